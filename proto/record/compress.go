@@ -136,7 +136,10 @@ func (w *sliceWriter) Write(p []byte) (int, error) {
 func appendStream(dst, b []byte, pool *sync.Pool) ([]byte, error) {
 	out := sliceWriter{dst}
 	w := pool.Get().(resetWriter)
-	defer pool.Put(w)
+	defer func() {
+		w.Reset(io.Discard) // keep no reference to the batch
+		pool.Put(w)
+	}()
 	w.Reset(&out)
 	if _, err := w.Write(b); err != nil {
 		return nil, err
