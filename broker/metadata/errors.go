@@ -1,0 +1,28 @@
+package metadata
+
+import "errors"
+
+// Errors of this package. Commands that cannot be applied fail with *api.Error instead, ready for clients.
+var (
+	// ErrNoLeader: the metadata group had no leader, or none that could be reached, until the context ended. Nothing was proposed. Retry.
+	ErrNoLeader = errors.New("metadata: no leader")
+	// ErrOutcomeUnknown: the context ended while a proposal was under way; it may or may not be applied.
+	ErrOutcomeUnknown = errors.New("metadata: outcome unknown")
+	// ErrClosed: the node is closed or closing.
+	ErrClosed = errors.New("metadata: closed")
+	// ErrNotLeader: only the leader of the metadata group can do this.
+	ErrNotLeader = errors.New("metadata: not the leader")
+	// ErrMalformed: bytes from a peer or the disk make no sense.
+	ErrMalformed = errors.New("metadata: malformed")
+	// ErrNewerFormat: written by a newer release. Upgrade this broker.
+	ErrNewerFormat = errors.New("metadata: newer format")
+	// ErrClusterMismatch: the data directory, or a peer, belongs to another cluster. Correct the data directory or the addresses to join.
+	ErrClusterMismatch = errors.New("metadata: belongs to another cluster")
+	// ErrBrokerMismatch: the data directory belongs to another broker ID.
+	ErrBrokerMismatch = errors.New("metadata: data directory belongs to another broker")
+	// ErrMetadataLost: broker.json says that the broker took part in the metadata group, but the group's files are gone. A member that forgot
+	// its votes must not come back: empty the whole data directory, and the broker joins as a new incarnation.
+	ErrMetadataLost = errors.New("metadata: metadata files are missing")
+	// ErrPledged: the broker has promised its first vote to another attempt at bootstrapping.
+	ErrPledged = errors.New("metadata: pledged to another bootstrap")
+)
