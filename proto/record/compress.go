@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/bits"
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 )
 
@@ -171,54 +169,4 @@ func unwrapEOF(err error) error {
 		return io.ErrUnexpectedEOF
 	}
 	return err
-}
-
-// zstdEncoder is shared: EncodeAll may be called concurrently.
-var zstdEncoder = sync.OnceValue(func() *zstd.Encoder {
-	// A window of 1 MiB is as much as a usual batch has; the options are constants and cannot fail.
-	e, err := zstd.NewWriter(nil, zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false), zstd.WithZeroFrames(true))
-	if err != nil {
-		panic(err)
-	}
-	return e
-})
-
-// zstdDecoders hold one decoder for each power of two as limit, made when first needed: zstd takes its limit at creation only.
-var zstdDecoders [32]struct {
-	once sync.Once
-	dec  *zstd.Decoder
-}
-
-func zstdDecoder(limit int) *zstd.Decoder {
-	i := min(bits.Len(uint(max(limit, 1)-1)), len(zstdDecoders)-1)
-	d := &zstdDecoders[i]
-	d.once.Do(func() {
-		var err error
-		d.dec, err = zstd.NewReader(nil, zstd.WithDecoderMaxMemory(1<<i), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(0))
-		if err != nil {
-			panic(err)
-		}
-	})
-	return d.dec
-}
-
-// decodeZstd may return up to twice the limit, which Decompress refuses.
-func decodeZstd(b []byte, limit int) ([]byte, error) {
-	var h zstd.Header
-	if err := h.Decode(b); err != nil {
-		return nil, fmt.Errorf("%w: zstd: %w", ErrCorrupt, unwrapEOF(err))
-	}
-	// DecodeAll allocates what the frame claims. A block has four bytes at least and gives 128 KiB at most.
-	const blockMin, blockMax = 4, 128 << 10
-	if h.HasFCS && h.FrameContentSize > uint64(len(b)/blockMin+1)*blockMax {
-		return nil, fmt.Errorf("%w: zstd: %d bytes cannot hold %d", ErrCorrupt, len(b), h.FrameContentSize)
-	}
-	out, err := zstdDecoder(limit).DecodeAll(b, nil)
-	if errors.Is(err, zstd.ErrDecoderSizeExceeded) {
-		return nil, fmt.Errorf("%w: zstd decompresses to more than %d bytes", ErrTooLarge, limit)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: zstd: %w", ErrCorrupt, unwrapEOF(err))
-	}
-	return out, nil
 }
