@@ -1,0 +1,57 @@
+# Flotilla. All that is needed is Go, make and a Go module proxy; 'make race' also needs a C compiler.
+
+GO        ?= go
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT    ?= $(shell git rev-parse --short HEAD 2>/dev/null)
+LDFLAGS   := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+BUF       := github.com/bufbuild/buf/cmd/buf@v1.75.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+TEST_TIMEOUT ?= 10m
+RACE_TIMEOUT ?= 25m
+# Packages that a run is about; for instance: make test PKGS=./raftlog/...
+PKGS      ?= ./...
+
+.DEFAULT_GOAL := help
+.PHONY: help check-go build install demo test race fmt vet lint proto proto-check ci clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+check-go:
+	@GO='$(GO)' ./scripts/check-go
+
+build: check-go ## Build bin/flotilla, statically
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/flotilla ./cmd/flotilla
+
+install: check-go ## Install flotilla into GOBIN
+	CGO_ENABLED=0 $(GO) install -trimpath -ldflags '$(LDFLAGS)' ./cmd/flotilla
+
+demo: build ## Three brokers, 20,000 events, a leader killed, everything checked; under a minute
+	@$(GO) run ./scripts/demo -flotilla bin/flotilla
+
+test: check-go ## Run all tests
+	$(GO) test -timeout $(TEST_TIMEOUT) $(PKGS)
+
+race: check-go ## Run all tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -timeout $(RACE_TIMEOUT) $(PKGS)
+
+fmt: check-go ## Format all Go files
+	gofmt -w $$(git ls-files -co --exclude-standard '*.go' | grep -v '\.pb\.go$$')
+
+vet: check-go ## Run go vet
+	$(GO) vet $(PKGS)
+
+lint: check-go ## Run staticcheck
+	$(GO) run $(STATICCHECK) $(PKGS)
+
+proto: check-go ## Generate the gRPC code from proto/
+	cd proto && $(GO) run $(BUF) lint && $(GO) run $(BUF) generate
+
+proto-check: check-go ## Check that the generated gRPC code is up to date
+	@GO='$(GO)' BUF='$(BUF)' ./scripts/proto-check
+
+ci: ## What CI runs: tests, format, vet, lint, race detector, generated code, demo
+	./.ci/run
+
+clean: ## Remove what was built
+	rm -rf bin dist
