@@ -1,0 +1,11 @@
+//go:build unix && !linux
+
+package vfs
+
+// Datasync is a full sync where fdatasync is missing or does not reach the platters (package os uses F_FULLFSYNC on darwin).
+func (o *osFile) Datasync() error { return o.Sync() }
+
+// Preallocate does nothing: without fallocate the file simply grows.
+func (o *osFile) Preallocate(off, n int64) error { return nil }
+
+func (o *osFile) WriteVecAt(bufs [][]byte, off int64) (int64, error) { return writeEach(o, bufs, off) }
