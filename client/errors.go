@@ -93,6 +93,10 @@ func toError(ctx context.Context, op string, err error) error {
 	if err == nil {
 		return nil
 	}
+	var known *Error
+	if errors.As(err, &known) || errors.Is(err, ErrOutcomeUnknown) {
+		return err // ours already
+	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", op, ctx.Err())
 	}
