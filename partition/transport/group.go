@@ -1,55 +1,256 @@
 package transport
 
 import (
-	"io"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
 
+// groupQueue is how many requests of a group wait for raft before more are refused. A leader keeps at most
+// maxInflight under way, so a refusal means that more than one broker believes itself leader, or that raft hangs.
+const (
+	groupQueue              = 80
+	maxInflight             = 64
+	defaultMaxInflight      = 16
+	defaultMaxInflightBytes = 32 << 20
+)
+
+// GroupOptions configures one Raft group's use of the transport.
+type GroupOptions struct {
+	// CheckResponse runs on a follower before its answer to a replication request leaves. A non-nil error is sent
+	// instead of the response. It is not asked about heartbeats, nor about responses that tell the leader of a newer
+	// term, which must get through. It runs on the group's goroutine and must not block.
+	CheckResponse func(*raft.AppendEntriesRequest, *raft.AppendEntriesResponse) error
+	// MaxInflight is how many pipelined requests may be under way to one follower; 0 means 16, 1 turns pipelining off,
+	// more than 64 counts as 64. A request larger than MaxAppendBytes counts once for each of its parts.
+	MaxInflight int
+	// MaxInflightBytes bounds the entry bytes of those requests; 0 means 32 MiB. One request always passes.
+	MaxInflightBytes int64
+}
+
+// Group is the raft.Transport of one Raft group. Its goroutine, started by Transport.Group and waited for by Close,
+// runs raft's heartbeat handler and sends raft's answers back.
+type Group struct {
+	t        *Transport
+	id       GroupID
+	opts     GroupOptions
+	local    []byte
+	consumer chan raft.RPC
+	inflight chan *served // what was put into consumer, in that order, until it is answered
+	beats    chan beat
+	handler  atomic.Pointer[func(raft.RPC)]
+	current  *served // run's own: the head of inflight
+
+	mu     sync.Mutex // orders consumer and inflight alike; guards isClosed
+	closed chan struct{}
+	ended  bool
+	wg     sync.WaitGroup
+}
+
+var (
+	_ raft.Transport   = (*Group)(nil)
+	_ raft.WithPreVote = (*Group)(nil)
+	_ raft.WithClose   = (*Group)(nil)
+)
+
+// Group registers a Raft group and returns its transport. The ID must not be in use.
+func (t *Transport) Group(id GroupID, opts GroupOptions) (*Group, error) {
+	setDefault(&opts.MaxInflight, defaultMaxInflight)
+	opts.MaxInflight = min(opts.MaxInflight, maxInflight)
+	setDefault(&opts.MaxInflightBytes, defaultMaxInflightBytes)
+	g := &Group{
+		t: t, id: id, opts: opts, local: []byte(t.cfg.Local),
+		consumer: make(chan raft.RPC, groupQueue),
+		inflight: make(chan *served, groupQueue+1),
+		beats:    make(chan beat, 4),
+		closed:   make(chan struct{}),
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil, ErrClosed
+	}
+	if t.groups[id] != nil {
+		return nil, fmt.Errorf("raft group %d is registered already", id)
+	}
+	t.groups[id] = g
+	g.wg.Add(1)
+	go g.run()
+	return g, nil
+}
+
+func (t *Transport) group(id GroupID) *Group {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.groups[id]
+}
+
+// Close implements raft.WithClose: it unregisters the group, fails what it has in flight, answers what peers
+// wait for, and waits for the group's goroutines. It may be called before raft has shut down, to end raft's
+// requests at once, and again.
+func (g *Group) Close() error {
+	g.mu.Lock()
+	if !g.ended {
+		g.ended = true
+		close(g.closed)
+	}
+	g.mu.Unlock()
+	g.t.mu.Lock()
+	if g.t.groups[g.id] == g {
+		delete(g.t.groups, g.id)
+	}
+	g.t.mu.Unlock()
+	g.wg.Wait()
+	return nil
+}
+
 // Consumer implements raft.Transport.
-func (g *Group) Consumer() <-chan raft.RPC { return nil }
+func (g *Group) Consumer() <-chan raft.RPC { return g.consumer }
 
-// LocalAddr implements raft.Transport.
-func (g *Group) LocalAddr() raft.ServerAddress { return "" }
+// LocalAddr implements raft.Transport: the broker's ID.
+func (g *Group) LocalAddr() raft.ServerAddress { return g.t.cfg.Local }
 
-// AppendEntriesPipeline implements raft.Transport.
-func (g *Group) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
-	return nil, errNotBuilt
+// EncodePeer implements raft.Transport. raft calls it for every request and response; nobody changes the result.
+func (g *Group) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte {
+	if addr == g.t.cfg.Local {
+		return g.local
+	}
+	return []byte(addr)
 }
-
-// AppendEntries implements raft.Transport.
-func (g *Group) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	return errNotBuilt
-}
-
-// RequestVote implements raft.Transport.
-func (g *Group) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	return errNotBuilt
-}
-
-// RequestPreVote implements raft.WithPreVote.
-func (g *Group) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return errNotBuilt
-}
-
-// InstallSnapshot implements raft.Transport.
-func (g *Group) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
-	return errNotBuilt
-}
-
-// EncodePeer implements raft.Transport.
-func (g *Group) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte { return []byte(addr) }
 
 // DecodePeer implements raft.Transport.
 func (g *Group) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
 
-// SetHeartbeatHandler implements raft.Transport.
-func (g *Group) SetHeartbeatHandler(cb func(rpc raft.RPC)) {}
+// SetHeartbeatHandler implements raft.Transport. Until it is called, heartbeats are refused: raft is not running.
+func (g *Group) SetHeartbeatHandler(cb func(rpc raft.RPC)) { g.handler.Store(&cb) }
 
-// TimeoutNow implements raft.Transport.
-func (g *Group) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
-	return errNotBuilt
+// failure puts the group and the peer into an error and translates the reasons that are the group's own.
+func (g *Group) failure(what string, target raft.ServerAddress, err error) error {
+	if errors.Is(err, errStopped) {
+		err = ErrGroupClosed
+	}
+	return fmt.Errorf("raft group %d: %s to broker %s: %w", g.id, what, target, err)
 }
 
-// Close implements raft.WithClose.
-func (g *Group) Close() error { return nil }
+// AppendEntries implements raft.Transport. args.Entries may be shorter afterwards; see the package comment.
+func (g *Group) AppendEntries(_ raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if isHeartbeat(args) {
+		if err := g.heartbeat(target, args, resp); err != nil {
+			return g.failure("heartbeat", target, err)
+		}
+		return nil
+	}
+	args.Entries = args.Entries[:fitting(args.Entries, g.t.cfg.MaxAppendBytes)]
+	if err := g.appendOnce(target, args, resp); err != nil {
+		return g.failure("append entries", target, err)
+	}
+	return nil
+}
+
+func (g *Group) appendOnce(target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	c, err := g.t.connTo(target, purposeData, g.closed)
+	if err != nil {
+		return err
+	}
+	cl, err := g.sendAppend(c, args, resp, g.closed)
+	if err != nil {
+		return err
+	}
+	return c.wait(cl, g.closed, errStopped)
+}
+
+// sendAppend sends one frame's worth of entries. The call it returns is registered.
+func (g *Group) sendAppend(c *conn, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, stop <-chan struct{}) (*call, error) {
+	return g.sendRequest(c, newCall(kindAppendReply, resp), func(id uint64) (*frame, error) {
+		f, err := encodeAppend(id, g.id, args)
+		if err == nil && f.size-headerSize > g.t.cfg.MaxFrameBytes {
+			err = fmt.Errorf("append entries of %d bytes after index %d: %w", f.size, args.PrevLogEntry, ErrTooLarge)
+		}
+		return f, err
+	}, stop)
+}
+
+// sendRequest registers the call, then sends its request. After an error the call is gone.
+func (g *Group) sendRequest(c *conn, cl *call, encode func(id uint64) (*frame, error), stop <-chan struct{}) (*call, error) {
+	timeout := g.t.cfg.AppendTimeout
+	if c.purpose == purposeControl {
+		timeout = g.t.cfg.ControlTimeout
+	}
+	if err := c.register(cl, timeout); err != nil {
+		cl.free()
+		return nil, err
+	}
+	f, err := encode(cl.id)
+	if err == nil {
+		err = c.send(f, stop)
+	}
+	if err != nil {
+		c.abandon(cl)
+		cl.free()
+		return nil, err
+	}
+	return cl, nil
+}
+
+// fitting is how many entries, at least one if there is any, have at most limit bytes together.
+func fitting(entries []*raft.Log, limit int) int {
+	size := 0
+	for i, l := range entries {
+		size += entryFixed + len(l.Data) + len(l.Extensions)
+		if size > limit && i > 0 {
+			return i
+		}
+	}
+	return len(entries)
+}
+
+// RequestVote implements raft.Transport.
+func (g *Group) RequestVote(_ raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return g.control("vote request", target, kindVote, kindVoteReply, resp, args.RPCHeader, args.Candidate,
+		func(e *encoder) { e.voteRequest(args) })
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (g *Group) RequestPreVote(_ raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	v := &raft.RequestVoteRequest{RPCHeader: args.RPCHeader, Candidate: args.Addr,
+		Term: args.Term, LastLogIndex: args.LastLogIndex, LastLogTerm: args.LastLogTerm}
+	return g.control("pre-vote request", target, kindPreVote, kindPreVoteReply, resp, args.RPCHeader, args.Addr,
+		func(e *encoder) { e.voteRequest(v) })
+}
+
+// TimeoutNow implements raft.Transport.
+func (g *Group) TimeoutNow(_ raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return g.control("leadership transfer", target, kindTimeoutNow, kindTimeoutNowReply, resp, args.RPCHeader, args.Addr,
+		func(e *encoder) { e.names(args.RPCHeader, args.Addr) })
+}
+
+// control sends one small request on the control connection and waits for its reply.
+func (g *Group) control(what string, target raft.ServerAddress, k, want kind, resp any, h raft.RPCHeader, leader []byte, put func(*encoder)) error {
+	err := checkNames(h.ID, h.Addr, leader)
+	if err == nil {
+		err = g.controlOnce(target, k, want, resp, put)
+	}
+	if err != nil {
+		return g.failure(what, target, err)
+	}
+	return nil
+}
+
+func (g *Group) controlOnce(target raft.ServerAddress, k, want kind, resp any, put func(*encoder)) error {
+	c, err := g.t.connTo(target, purposeControl, g.closed)
+	if err != nil {
+		return err
+	}
+	cl, err := g.sendRequest(c, newCall(want, resp), func(id uint64) (*frame, error) {
+		e, pooled := newEncoder(128)
+		put(e)
+		return seal(header{kind: k, id: id, group: g.id}, e, pooled), nil
+	}, g.closed)
+	if err != nil {
+		return err
+	}
+	return c.wait(cl, g.closed, errStopped)
+}

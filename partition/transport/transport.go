@@ -3,7 +3,10 @@ package transport
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -16,106 +19,282 @@ type GroupID uint64
 // MetadataGroup is the group that holds the cluster's own state.
 const MetadataGroup GroupID = 0
 
-// Method names one kind of broker-to-broker call. Numbers are part of the protocol and never reused.
-type Method uint16
-
-// Handler answers one call. ctx ends when the caller's time is up, when the connection is lost or when the
-// transport closes; a handler must return soon after. An error reaches the caller as a *RemoteError.
-type Handler func(ctx context.Context, from raft.ServerAddress, payload []byte) ([]byte, error)
-
 // Config configures a Transport. Zero values of limits and times mean the defaults named beside them.
 type Config struct {
-	Local           raft.ServerAddress
-	ClusterID       func() string
-	Learned         func(string) error
-	Listener        net.Listener
-	Dial            func(ctx context.Context, network, addr string) (net.Conn, error)
-	Resolve         func(raft.ServerAddress) (hostport string, err error)
-	MaxAppendBytes  int
-	MaxFrameBytes   int
-	MaxQueuedBytes  int64
-	MaxConns        int
-	MaxCalls        int
-	HeartbeatWindow time.Duration
-	ControlTimeout  time.Duration
-	AppendTimeout   time.Duration
-	SnapshotTimeout time.Duration
-	DialTimeout     time.Duration
-	Logger          hclog.Logger
+	// Local is this broker's ID as text: its address in Raft configurations and its name in handshakes.
+	Local raft.ServerAddress
+	// ClusterID returns the cluster this broker belongs to, "" while it does not know. Then a peer of any
+	// cluster is accepted and its cluster ID is given to Learned. Nil means never known.
+	ClusterID func() string
+	// Learned is told the cluster ID of a peer while ClusterID is "". An error refuses the peer.
+	Learned func(string) error
+
+	// Listener accepts peers; the transport closes it. TLS: hand in a tls.Listener and a Dial to match.
+	Listener net.Listener
+	// Dial makes connections; nil means TCP with keep-alive.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Resolve gives the host:port of a broker. It is asked at every dial and must not block.
+	Resolve func(raft.ServerAddress) (hostport string, err error)
+
+	MaxAppendBytes   int   // entry bytes sent per AppendEntries frame (one entry may exceed it): 4 MiB
+	MaxFrameBytes    int   // longest frame accepted, so also the longest entry and call: 64 MiB
+	MaxQueuedBytes   int64 // received requests, of all groups, that raft has not answered yet: 256 MiB
+	MaxSnapshotBytes int64 // longest snapshot accepted: 1 GiB
+	MaxConns         int   // accepted connections at a time: 1024
+	MaxCalls         int   // calls being handled at a time: 256
+
+	HeartbeatWindow time.Duration // heartbeats and their replies gather for this long: 4 ms
+	ControlTimeout  time.Duration // votes, heartbeats, TimeoutNow: 2 s
+	AppendTimeout   time.Duration // AppendEntries, from sending to the follower's fsynced answer: 10 s
+	SnapshotTimeout time.Duration // longest pause within a snapshot, and for restoring it: 30 s
+	DialTimeout     time.Duration // connect and handshake: 2 s
+	WriteTimeout    time.Duration // one write into a connection: 10 s
+
+	// Logger is for connections coming and going; nil means none.
+	Logger hclog.Logger
 }
 
-// GroupOptions configures one Raft group's use of the transport.
-type GroupOptions struct {
-	CheckResponse    func(*raft.AppendEntriesRequest, *raft.AppendEntriesResponse) error
-	MaxInflight      int
-	MaxInflightBytes int64
+func setDefault[T int | int64 | time.Duration](v *T, def T) {
+	if *v <= 0 {
+		*v = def
+	}
 }
 
-// Errors.
-var (
-	ErrClosed       = errors.New("transport is closed")
-	ErrGroupClosed  = errors.New("raft group is closed")
-	ErrUnreachable  = errors.New("peer is unreachable")
-	ErrConnLost     = errors.New("connection to peer was lost")
-	ErrTimeout      = errors.New("peer did not answer in time")
-	ErrUnknownGroup = errors.New("peer has no such raft group")
-	ErrBusy         = errors.New("peer is busy")
-	ErrTooLarge     = errors.New("message exceeds the frame limit")
-	ErrNoHandler    = errors.New("peer does not know the method")
-	ErrRefused      = errors.New("peer refused the connection")
-)
-
-var errNotBuilt = errors.New("transport: under construction")
-
-// RemoteError is what a call's handler returned on the peer.
-type RemoteError struct {
-	Code uint16
-	Text string
+func (c *Config) setDefaults() {
+	setDefault(&c.MaxAppendBytes, 4<<20)
+	setDefault(&c.MaxFrameBytes, 64<<20)
+	setDefault(&c.MaxQueuedBytes, 256<<20)
+	setDefault(&c.MaxSnapshotBytes, 1<<30)
+	setDefault(&c.MaxConns, 1024)
+	setDefault(&c.MaxCalls, 256)
+	setDefault(&c.HeartbeatWindow, 4*time.Millisecond)
+	setDefault(&c.ControlTimeout, 2*time.Second)
+	setDefault(&c.AppendTimeout, 10*time.Second)
+	setDefault(&c.SnapshotTimeout, 30*time.Second)
+	setDefault(&c.DialTimeout, 2*time.Second)
+	setDefault(&c.WriteTimeout, 10*time.Second)
+	if c.Dial == nil {
+		d := &net.Dialer{KeepAliveConfig: keepAlive}
+		c.Dial = d.DialContext
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
 }
 
-func (e *RemoteError) Error() string { return e.Text }
+// keepAlive finds a dead peer on a connection that is idle by nature within about 20 s.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 3 * time.Second, Count: 3}
 
-// PeerEvent tells that a connection with a peer came up or was lost.
-type PeerEvent struct {
-	Peer raft.ServerAddress
-	Up   bool
-	Err  error
+func (c *Config) validate() error {
+	switch {
+	case c.Local == "" || len(c.Local) > maxName:
+		return errors.New("transport: Local must name this broker")
+	case c.Listener == nil:
+		return errors.New("transport: a Listener is needed")
+	case c.Resolve == nil:
+		return errors.New("transport: Resolve is needed")
+	}
+	return nil
 }
 
-// Transport carries all Raft groups and calls of one broker.
-type Transport struct{ cfg Config }
+// Stats counts what a transport did since it started. A batch of frames is one write.
+type Stats struct {
+	FramesSent, FramesReceived  uint64
+	BytesSent, BytesReceived    uint64
+	Writes                      uint64
+	Heartbeats, HeartbeatFrames uint64 // sent: requests and replies
+	Refused                     uint64 // requests refused because of a limit or an unknown group
+	QueuedBytes                 int64  // requests waiting for raft now
+}
+
+type counters struct {
+	FramesSent, FramesReceived, BytesSent, BytesReceived atomic.Uint64
+	Writes, Heartbeats, HeartbeatFrames, Refused         atomic.Uint64
+}
+
+// Transport carries all Raft groups and calls of one broker. It owns its goroutines (accepting, sweeping, and
+// those of its connections) and waits for them in Close.
+//
+// Lock order: peer.mu, then mu; conn.mu and window.mu are innermost.
+type Transport struct {
+	cfg    Config
+	log    hclog.Logger
+	start  time.Time
+	stats  counters
+	queued window // received requests that raft has not answered
+	slots  chan struct{}
+	calls  chan struct{}
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu       sync.RWMutex
+	closed   bool
+	groups   map[GroupID]*Group
+	handlers map[Method]Handler
+	peers    map[raft.ServerAddress]*peer
+	inbound  map[inboundKey]*conn
+	raw      map[net.Conn]struct{} // every open connection, also before its handshake
+	watchers map[int]func(PeerEvent)
+	watchID  int
+}
+
+type inboundKey struct {
+	peer    raft.ServerAddress
+	purpose purpose
+}
 
 // New starts a transport on cfg.Listener.
-func New(cfg Config) (*Transport, error) { return nil, errNotBuilt }
+func New(cfg Config) (*Transport, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	cfg.setDefaults()
+	t := &Transport{
+		cfg: cfg, log: cfg.Logger, start: time.Now(),
+		queued:   window{maxCount: 1 << 30, maxBytes: cfg.MaxQueuedBytes},
+		slots:    make(chan struct{}, cfg.MaxConns),
+		calls:    make(chan struct{}, cfg.MaxCalls),
+		groups:   map[GroupID]*Group{},
+		handlers: map[Method]Handler{},
+		peers:    map[raft.ServerAddress]*peer{},
+		inbound:  map[inboundKey]*conn{},
+		raw:      map[net.Conn]struct{}{},
+		watchers: map[int]func(PeerEvent){},
+	}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.spawn(t.acceptLoop)
+	t.spawn(t.sweepLoop)
+	return t, nil
+}
 
-// Close ends everything.
-func (t *Transport) Close() error { return nil }
+// now is the transport's monotonic clock.
+func (t *Transport) now() time.Duration { return time.Since(t.start) }
+
+// spawn runs f on a goroutine that Close waits for. It returns false, and runs nothing, after Close.
+func (t *Transport) spawn(f func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.wg.Add(1)
+	go func() {
+		defer t.wg.Done()
+		f()
+	}()
+	return true
+}
+
+// Close closes the listener, all connections and all groups, fails what is in flight with ErrClosed or ErrConnLost, and
+// waits for the transport's goroutines, handlers of calls included.
+func (t *Transport) Close() error {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		t.wg.Wait()
+		return nil
+	}
+	t.closed = true
+	groups := make([]*Group, 0, len(t.groups))
+	for _, g := range t.groups {
+		groups = append(groups, g)
+	}
+	t.mu.Unlock()
+
+	t.cancel()
+	err := t.cfg.Listener.Close()
+	for _, c := range t.conns("") {
+		c.fail(ErrClosed)
+	}
+	t.closeRaw()
+	for _, g := range groups {
+		_ = g.Close()
+	}
+	t.wg.Wait()
+	return err
+}
+
+func (t *Transport) closeRaw() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for nc := range t.raw {
+		nc.Close()
+	}
+}
 
 // Local returns this broker's address in Raft configurations.
 func (t *Transport) Local() raft.ServerAddress { return t.cfg.Local }
 
-// Handle registers the handler of a method.
-func (t *Transport) Handle(m Method, h Handler) {}
-
-// Call runs a method on a peer.
-func (t *Transport) Call(ctx context.Context, to raft.ServerAddress, m Method, payload []byte) ([]byte, error) {
-	return nil, errNotBuilt
+// Stats returns the counters.
+func (t *Transport) Stats() Stats {
+	s := &t.stats
+	t.queued.mu.Lock()
+	queued := t.queued.bytes
+	t.queued.mu.Unlock()
+	return Stats{
+		FramesSent: s.FramesSent.Load(), FramesReceived: s.FramesReceived.Load(),
+		BytesSent: s.BytesSent.Load(), BytesReceived: s.BytesReceived.Load(), Writes: s.Writes.Load(),
+		Heartbeats: s.Heartbeats.Load(), HeartbeatFrames: s.HeartbeatFrames.Load(),
+		Refused: s.Refused.Load(), QueuedBytes: queued,
+	}
 }
 
-// Watch calls fn, which must not block, whenever a connection with a peer comes up or is lost.
-func (t *Transport) Watch(fn func(PeerEvent)) (cancel func()) { return func() {} }
+// track remembers a connection so that Close ends it whatever state it is in.
+func (t *Transport) track(nc net.Conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.raw[nc] = struct{}{}
+	return true
+}
 
-// PeerDown drops all connections to a peer: what is in flight fails at once, the next use dials again.
-func (t *Transport) PeerDown(to raft.ServerAddress) {}
+func (t *Transport) untrack(nc net.Conn) {
+	nc.Close()
+	t.mu.Lock()
+	delete(t.raw, nc)
+	t.mu.Unlock()
+}
 
-// Group registers a Raft group.
-func (t *Transport) Group(id GroupID, opts GroupOptions) (*Group, error) { return nil, errNotBuilt }
+// sweepLoop looks for requests whose time is up. One coarse sweep is cheaper than a timer per heartbeat; times
+// are exact to a sweep's interval.
+func (t *Transport) sweepLoop() {
+	tick := time.NewTicker(min(100*time.Millisecond, max(t.cfg.ControlTimeout/8, time.Millisecond)))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			t.sweep()
+		case <-t.ctx.Done():
+			return
+		}
+	}
+}
 
-// Group is the raft.Transport of one Raft group.
-type Group struct{}
+func (t *Transport) sweep() {
+	now := t.now()
+	known := t.clusterID() != ""
+	for _, c := range t.conns("") {
+		switch {
+		case !c.dialled:
+		case c.expire(now):
+			t.stalled(c.peer, now)
+		case known && c.cluster == "":
+			// Made before the cluster ID was known here: shake hands again, so that it is checked.
+			c.fail(errors.New("the cluster ID is known now"))
+		}
+	}
+}
 
-var (
-	_ raft.Transport   = (*Group)(nil)
-	_ raft.WithPreVote = (*Group)(nil)
-	_ raft.WithClose   = (*Group)(nil)
-)
+// stalled ends the connections to a peer whose control connection fell silent, sparing those on which something was
+// heard lately. What is in flight on them need not wait for its own, longer, time.
+func (t *Transport) stalled(peer raft.ServerAddress, now time.Duration) {
+	for _, c := range t.conns(peer) {
+		if c.dialled && now-time.Duration(c.lastRead.Load()) >= t.cfg.ControlTimeout {
+			c.fail(fmt.Errorf("silent: %w", ErrTimeout))
+		}
+	}
+}
