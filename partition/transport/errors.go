@@ -22,6 +22,9 @@ var (
 	ErrTimeout = errors.New("peer did not answer in time")
 	// ErrUnknownGroup: the peer has not opened this Raft group, or no longer.
 	ErrUnknownGroup = errors.New("peer has no such raft group")
+	// ErrWrongServer: the request was meant for another server ID: a replica that this broker had before it lost
+	// its disk or its data. The present one must not answer in its name; the configuration is out of date.
+	ErrWrongServer = errors.New("the broker's replica is another server than the one addressed")
 	// ErrBusy: a bounded queue on the peer is full; the request was not executed. Retry after a moment.
 	ErrBusy = errors.New("peer is busy")
 	// ErrTooLarge: the message does not fit into a frame.
@@ -61,11 +64,12 @@ const (
 	codeNoHandler    uint16 = 5
 	codeHandler      uint16 = 6 // application code and text are the handler's
 	codeTooLarge     uint16 = 7
+	codeWrongServer  uint16 = 8
 )
 
 var codeErrors = map[uint16]error{
 	codeUnknownGroup: ErrUnknownGroup, codeBusy: ErrBusy, codeGroupClosed: ErrGroupClosed,
-	codeNoHandler: ErrNoHandler, codeTooLarge: ErrTooLarge,
+	codeNoHandler: ErrNoHandler, codeTooLarge: ErrTooLarge, codeWrongServer: ErrWrongServer,
 }
 
 // remoteFailure turns an error frame into an error.

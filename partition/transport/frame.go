@@ -4,23 +4,27 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"hash/fnv"
 	"io"
 	"sync"
+
+	"github.com/hashicorp/raft"
 )
 
-// Every message is one frame: a header of 32 bytes and a payload. All numbers are little-endian.
+// Every message is one frame: a header of 40 bytes and a payload. All numbers are little-endian.
 //
-//	 0        4        8    9    10     12         16              24              32
-//	+--------+--------+----+----+------+----------+---------------+---------------+------------
-//	| length | crc    |kind|flag| code | budgetMs | request id    | group         | payload ...
-//	| u32    | u32    | u8 | u8 | u16  | u32      | u64           | u64           | length bytes
-//	+--------+--------+----+----+------+----------+---------------+---------------+------------
+//	 0        4        8    9    10     12         16           24        32        40
+//	+--------+--------+----+----+------+----------+------------+---------+---------+-------------
+//	| length | crc    |kind|flag| code | budgetMs | request id | group   | target  | payload ...
+//	| u32    | u32    | u8 | u8 | u16  | u32      | u64        | u64     | u64     | length bytes
+//	+--------+--------+----+----+------+----------+------------+---------+---------+-------------
 //
 // length counts the payload. crc is the CRC-32C of the header from offset 8 on and of the payload: TCP's own
 // checksum is too weak for bytes that end up on disk as acknowledged data. code is a call's method, or an
 // error's code. budgetMs is the time the caller will wait, 0 for no limit (calls only). A reply repeats the
-// request's id and group. flag is 0; a reader ignores bits that it does not know.
-const headerSize = 32
+// request's id and group. target names the replica that a Raft request is meant for: the FNV-1a hash of its server
+// ID, 0 for any. flag is 0; a reader ignores bits that it does not know.
+const headerSize = 40
 
 const (
 	maxName         = 1 << 12   // longest server ID or address, bytes
@@ -68,6 +72,7 @@ type header struct {
 	budgetMs uint32
 	id       uint64
 	group    GroupID
+	target   uint64
 }
 
 func (h *header) put(b []byte) {
@@ -79,13 +84,25 @@ func (h *header) put(b []byte) {
 	le.PutUint32(b[12:], h.budgetMs)
 	le.PutUint64(b[16:], h.id)
 	le.PutUint64(b[24:], uint64(h.group))
+	le.PutUint64(b[32:], h.target)
 }
 
 func parseHeader(b []byte) header {
 	return header{
 		length: le.Uint32(b[0:]), crc: le.Uint32(b[4:]), kind: kind(b[8]), flags: b[9],
 		code: le.Uint16(b[10:]), budgetMs: le.Uint32(b[12:]), id: le.Uint64(b[16:]), group: GroupID(le.Uint64(b[24:])),
+		target: le.Uint64(b[32:]),
 	}
+}
+
+// serverHash is a server ID on the wire: FNV-1a, 64 bits, 0 for no ID.
+func serverHash(id raft.ServerID) uint64 {
+	if id == "" {
+		return 0
+	}
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, string(id))
+	return h.Sum64()
 }
 
 // frame is one encoded message on its way out. bufs[0] begins with the header; later elements may be slices

@@ -20,6 +20,8 @@ const (
 
 // GroupOptions configures one Raft group's use of the transport.
 type GroupOptions struct {
+	// ServerID is this replica's own Raft ID. Requests meant for another are refused with ErrWrongServer; "" accepts all.
+	ServerID raft.ServerID
 	// CheckResponse runs on a follower before its answer to a replication request leaves. A non-nil error is sent
 	// instead of the response. It is not asked about heartbeats, nor about responses that tell the leader of a newer
 	// term, which must get through. It runs on the group's goroutine and must not block.
@@ -37,6 +39,7 @@ type Group struct {
 	t        *Transport
 	id       GroupID
 	opts     GroupOptions
+	server   uint64 // serverHash of opts.ServerID
 	local    []byte
 	consumer chan raft.RPC
 	inflight chan *served // what was put into consumer, in that order, until it is answered
@@ -62,7 +65,7 @@ func (t *Transport) Group(id GroupID, opts GroupOptions) (*Group, error) {
 	opts.MaxInflight = min(opts.MaxInflight, maxInflight)
 	setDefault(&opts.MaxInflightBytes, defaultMaxInflightBytes)
 	g := &Group{
-		t: t, id: id, opts: opts, local: []byte(t.cfg.Local),
+		t: t, id: id, opts: opts, server: serverHash(opts.ServerID), local: []byte(t.cfg.Local),
 		consumer: make(chan raft.RPC, groupQueue),
 		inflight: make(chan *served, groupQueue+1),
 		beats:    make(chan beat, 4),
@@ -136,26 +139,26 @@ func (g *Group) failure(what string, target raft.ServerAddress, err error) error
 }
 
 // AppendEntries implements raft.Transport. args.Entries may be shorter afterwards; see the package comment.
-func (g *Group) AppendEntries(_ raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+func (g *Group) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if isHeartbeat(args) {
-		if err := g.heartbeat(target, args, resp); err != nil {
+		if err := g.heartbeat(id, target, args, resp); err != nil {
 			return g.failure("heartbeat", target, err)
 		}
 		return nil
 	}
 	args.Entries = args.Entries[:fitting(args.Entries, g.t.cfg.MaxAppendBytes)]
-	if err := g.appendOnce(target, args, resp); err != nil {
+	if err := g.appendOnce(id, target, args, resp); err != nil {
 		return g.failure("append entries", target, err)
 	}
 	return nil
 }
 
-func (g *Group) appendOnce(target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+func (g *Group) appendOnce(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	c, err := g.t.connTo(target, purposeData, g.closed)
 	if err != nil {
 		return err
 	}
-	cl, err := g.sendAppend(c, args, resp, g.closed)
+	cl, err := g.sendAppend(c, id, args, resp, g.closed)
 	if err != nil {
 		return err
 	}
@@ -163,9 +166,9 @@ func (g *Group) appendOnce(target raft.ServerAddress, args *raft.AppendEntriesRe
 }
 
 // sendAppend sends one frame's worth of entries. The call it returns is registered.
-func (g *Group) sendAppend(c *conn, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, stop <-chan struct{}) (*call, error) {
+func (g *Group) sendAppend(c *conn, server raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, stop <-chan struct{}) (*call, error) {
 	return g.sendRequest(c, newCall(kindAppendReply, resp), func(id uint64) (*frame, error) {
-		f, err := encodeAppend(id, g.id, args)
+		f, err := encodeAppend(header{id: id, group: g.id, target: serverHash(server)}, args)
 		if err == nil && f.size-headerSize > g.t.cfg.MaxFrameBytes {
 			err = fmt.Errorf("append entries of %d bytes after index %d: %w", f.size, args.PrevLogEntry, ErrTooLarge)
 		}
@@ -208,30 +211,31 @@ func fitting(entries []*raft.Log, limit int) int {
 }
 
 // RequestVote implements raft.Transport.
-func (g *Group) RequestVote(_ raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	return g.control("vote request", target, kindVote, kindVoteReply, resp, args.RPCHeader, args.Candidate,
+func (g *Group) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return g.control("vote request", id, target, header{kind: kindVote}, resp, args.RPCHeader, args.Candidate,
 		func(e *encoder) { e.voteRequest(args) })
 }
 
 // RequestPreVote implements raft.WithPreVote.
-func (g *Group) RequestPreVote(_ raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+func (g *Group) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
 	v := &raft.RequestVoteRequest{RPCHeader: args.RPCHeader, Candidate: args.Addr,
 		Term: args.Term, LastLogIndex: args.LastLogIndex, LastLogTerm: args.LastLogTerm}
-	return g.control("pre-vote request", target, kindPreVote, kindPreVoteReply, resp, args.RPCHeader, args.Addr,
+	return g.control("pre-vote request", id, target, header{kind: kindPreVote}, resp, args.RPCHeader, args.Addr,
 		func(e *encoder) { e.voteRequest(v) })
 }
 
 // TimeoutNow implements raft.Transport.
-func (g *Group) TimeoutNow(_ raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
-	return g.control("leadership transfer", target, kindTimeoutNow, kindTimeoutNowReply, resp, args.RPCHeader, args.Addr,
+func (g *Group) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return g.control("leadership transfer", id, target, header{kind: kindTimeoutNow}, resp, args.RPCHeader, args.Addr,
 		func(e *encoder) { e.names(args.RPCHeader, args.Addr) })
 }
 
-// control sends one small request on the control connection and waits for its reply.
-func (g *Group) control(what string, target raft.ServerAddress, k, want kind, resp any, h raft.RPCHeader, leader []byte, put func(*encoder)) error {
-	err := checkNames(h.ID, h.Addr, leader)
+// control sends one small request on the control connection and waits for its reply, whose kind is the next number.
+func (g *Group) control(what string, server raft.ServerID, target raft.ServerAddress, h header, resp any, names raft.RPCHeader, leader []byte, put func(*encoder)) error {
+	h.group, h.target = g.id, serverHash(server)
+	err := checkNames(names.ID, names.Addr, leader)
 	if err == nil {
-		err = g.controlOnce(target, k, want, resp, put)
+		err = g.controlOnce(target, h, resp, put)
 	}
 	if err != nil {
 		return g.failure(what, target, err)
@@ -239,15 +243,16 @@ func (g *Group) control(what string, target raft.ServerAddress, k, want kind, re
 	return nil
 }
 
-func (g *Group) controlOnce(target raft.ServerAddress, k, want kind, resp any, put func(*encoder)) error {
+func (g *Group) controlOnce(target raft.ServerAddress, h header, resp any, put func(*encoder)) error {
 	c, err := g.t.connTo(target, purposeControl, g.closed)
 	if err != nil {
 		return err
 	}
-	cl, err := g.sendRequest(c, newCall(want, resp), func(id uint64) (*frame, error) {
+	cl, err := g.sendRequest(c, newCall(h.kind+1, resp), func(id uint64) (*frame, error) {
 		e, pooled := newEncoder(128)
 		put(e)
-		return seal(header{kind: k, id: id, group: g.id}, e, pooled), nil
+		h.id = id
+		return seal(h, e, pooled), nil
 	}, g.closed)
 	if err != nil {
 		return err

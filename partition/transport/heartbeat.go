@@ -79,7 +79,7 @@ func (b *batch) stop() {
 }
 
 // heartbeat sends one group's heartbeat and waits for its reply.
-func (g *Group) heartbeat(target raft.ServerAddress, r *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+func (g *Group) heartbeat(server raft.ServerID, target raft.ServerAddress, r *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if err := checkNames(r.ID, r.Addr, r.Leader); err != nil {
 		return err
 	}
@@ -96,6 +96,7 @@ func (g *Group) heartbeat(target raft.ServerAddress, r *raft.AppendEntriesReques
 	c.beats.add(func(e *encoder) {
 		e.u64(id)
 		e.u64(uint64(g.id))
+		e.u64(serverHash(server))
 		e.u64(r.Term)
 		e.names(r.RPCHeader, r.Leader)
 	})
@@ -104,9 +105,10 @@ func (g *Group) heartbeat(target raft.ServerAddress, r *raft.AppendEntriesReques
 
 // beat is one heartbeat on its way to a group's raft.
 type beat struct {
-	c   *conn
-	id  uint64
-	req raft.AppendEntriesRequest
+	c      *conn
+	id     uint64
+	target uint64
+	req    raft.AppendEntriesRequest
 }
 
 // serveHeartbeats hands the heartbeats of one frame to their groups, each of which runs raft's handler on its own
@@ -116,6 +118,7 @@ func (c *conn) serveHeartbeats(payload []byte) error {
 	for n := d.u32(); n > 0 && d.err == nil; n-- {
 		b := beat{c: c, id: d.u64()}
 		group := GroupID(d.u64())
+		b.target = d.u64()
 		b.req.Term = d.u64()
 		b.req.RPCHeader, b.req.Leader = d.names()
 		if d.err == nil && b.req.Term == 0 {
@@ -135,6 +138,9 @@ func (t *Transport) deliverBeat(id GroupID, b beat) (uint16, error) {
 	g := t.group(id)
 	if g == nil {
 		return codeUnknownGroup, ErrUnknownGroup
+	}
+	if !g.meant(b.target) {
+		return codeWrongServer, ErrWrongServer
 	}
 	select {
 	case g.beats <- b:

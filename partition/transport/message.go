@@ -19,7 +19,7 @@ import (
 //	vote          term u64, last index u64, last term u64, bits u8 (1: leadership transfer), names
 //	vote reply    term u64, bits u8 (1: granted), names    (pre-vote and its reply alike)
 //	timeout now   names                                    (and its reply)
-//	heartbeats    count u32, count x { id u64, group u64, term u64, names }
+//	heartbeats    count u32, count x { id u64, group u64, target u64, term u64, names }
 //	    replies   count u32, count x { id u64, code u16, then an append reply, or with code != 0 text str }
 //	call          the caller's bytes                       (and its reply)
 //	cancel        nothing
@@ -91,7 +91,7 @@ func isHeartbeat(r *raft.AppendEntriesRequest) bool {
 func clampCommit(commit, prev uint64, entries int) uint64 { return min(commit, prev+uint64(entries)) }
 
 // encodeAppend encodes a request, referring to large entry data instead of copying it.
-func encodeAppend(id uint64, group GroupID, r *raft.AppendEntriesRequest) (*frame, error) {
+func encodeAppend(h header, r *raft.AppendEntriesRequest) (*frame, error) {
 	if err := checkEntries(r); err != nil {
 		return nil, err
 	}
@@ -116,7 +116,8 @@ func encodeAppend(id uint64, group GroupID, r *raft.AppendEntriesRequest) (*fram
 		bufs = append(bufs, e.b[start:])
 	}
 	*pooled = e.b
-	return sealParts(header{kind: kindAppend, id: id, group: group}, bufs, pooled), nil
+	h.kind = kindAppend
+	return sealParts(h, bufs, pooled), nil
 }
 
 // appendHeadSize is exact, so that the head never moves while slices of it are in bufs.

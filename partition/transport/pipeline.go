@@ -8,7 +8,7 @@ import (
 )
 
 // AppendEntriesPipeline implements raft.Transport. The pipeline lives on one connection and ends with it.
-func (g *Group) AppendEntriesPipeline(_ raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+func (g *Group) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
 	if g.opts.MaxInflight < 2 {
 		return nil, raft.ErrPipelineReplicationNotSupported
 	}
@@ -17,7 +17,7 @@ func (g *Group) AppendEntriesPipeline(_ raft.ServerID, target raft.ServerAddress
 		return nil, g.failure("pipeline", target, err)
 	}
 	p := &pipeline{
-		g: g, c: c, target: target,
+		g: g, c: c, server: id, target: target,
 		win:   window{maxCount: g.opts.MaxInflight, maxBytes: g.opts.MaxInflightBytes},
 		order: make(chan *part, g.opts.MaxInflight),
 		ready: make(chan raft.AppendFuture, g.opts.MaxInflight),
@@ -39,6 +39,7 @@ func (g *Group) AppendEntriesPipeline(_ raft.ServerID, target raft.ServerAddress
 type pipeline struct {
 	g      *Group
 	c      *conn
+	server raft.ServerID
 	target raft.ServerAddress
 	win    window     // the frames under way
 	order  chan *part // the same, in order of sending; never full, because win lets in no more
@@ -79,7 +80,7 @@ func (p *pipeline) send(f *appendFuture, r *raft.AppendEntriesRequest, last bool
 	if !p.win.enter(pt.size, p.stop, p.c.done) {
 		return errStopped
 	}
-	cl, err := p.g.sendAppend(p.c, r, &pt.resp, p.stop)
+	cl, err := p.g.sendAppend(p.c, p.server, r, &pt.resp, p.stop)
 	if err != nil {
 		p.win.leave(1, pt.size)
 		return err

@@ -99,6 +99,9 @@ func (t *Transport) tryDeliver(s *served) (uint16, error) {
 	if g == nil {
 		return codeUnknownGroup, ErrUnknownGroup
 	}
+	if !g.meant(s.h.target) {
+		return codeWrongServer, ErrWrongServer
+	}
 	if t.queued.tryEnter(s.size) != nil {
 		return codeBusy, ErrBusy
 	}
@@ -107,6 +110,13 @@ func (t *Transport) tryDeliver(s *served) (uint16, error) {
 		t.queued.leave(1, s.size)
 	}
 	return code, err
+}
+
+// meant tells whether a request is meant for this replica. Addresses in configurations are broker IDs, so after a
+// broker lost a replica and got a new one, others may still address the old. If the new one, empty, answered, it would vote and
+// acknowledge in the name of a server that knew more.
+func (g *Group) meant(target uint64) bool {
+	return target == 0 || g.server == 0 || target == g.server
 }
 
 // enqueue puts a request into both queues. The lock keeps their order the same; room is checked before, and only

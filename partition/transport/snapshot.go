@@ -14,10 +14,10 @@ import (
 const restoreBytesPerSecond = 4 << 20
 
 // InstallSnapshot implements raft.Transport. The snapshot has a connection of its own, which ends with it.
-func (g *Group) InstallSnapshot(_ raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+func (g *Group) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	err := checkNames(args.ID, args.Addr, args.Leader)
 	if err == nil {
-		err = g.installSnapshot(target, args, resp, data)
+		err = g.installSnapshot(id, target, args, resp, data)
 	}
 	if err != nil {
 		return g.failure("snapshot", target, err)
@@ -25,7 +25,7 @@ func (g *Group) InstallSnapshot(_ raft.ServerID, target raft.ServerAddress, args
 	return nil
 }
 
-func (g *Group) installSnapshot(target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+func (g *Group) installSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	c, err := g.t.dial(target, purposeSnapshot)
 	if err != nil {
 		return err
@@ -36,7 +36,7 @@ func (g *Group) installSnapshot(target raft.ServerAddress, args *raft.InstallSna
 	if !g.goWatch(c.nc, ended) {
 		return ErrGroupClosed
 	}
-	if err := g.streamSnapshot(c.nc, args, data); err != nil {
+	if err := g.streamSnapshot(c.nc, header{group: g.id, target: serverHash(id)}, args, data); err != nil {
 		return err
 	}
 	return g.snapshotReply(c, args.Size, resp)
@@ -62,19 +62,21 @@ func (g *Group) goWatch(nc net.Conn, ended <-chan struct{}) bool {
 }
 
 // streamSnapshot sends the request and exactly args.Size bytes.
-func (g *Group) streamSnapshot(nc net.Conn, args *raft.InstallSnapshotRequest, data io.Reader) error {
+func (g *Group) streamSnapshot(nc net.Conn, h header, args *raft.InstallSnapshotRequest, data io.Reader) error {
 	e, pooled := newEncoder(256 + len(args.Configuration))
 	e.snapshotRequest(args)
-	if err := g.writeFrame(nc, seal(header{kind: kindSnapshot, group: g.id}, e, pooled)); err != nil {
+	h.kind = kindSnapshot
+	if err := g.writeFrame(nc, seal(h, e, pooled)); err != nil {
 		return err
 	}
+	h.kind = kindSnapshotData
 	chunk := make([]byte, snapshotChunk)
 	for left := args.Size; left > 0; {
 		n, err := io.ReadFull(data, chunk[:min(left, snapshotChunk)])
 		if err != nil {
 			return fmt.Errorf("reading the snapshot, %d bytes before its end: %w", left, noEOF(err))
 		}
-		if err := g.writeFrame(nc, bytesFrame(header{kind: kindSnapshotData, group: g.id}, chunk[:n])); err != nil {
+		if err := g.writeFrame(nc, bytesFrame(h, chunk[:n])); err != nil {
 			return err
 		}
 		left -= int64(n)
