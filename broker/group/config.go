@@ -41,8 +41,8 @@ type Settings struct {
 	StateBytesMax int64
 	// SubscriptionBytesMax bounds all protocols' metadata of one member together, in bytes. Default 512 KiB.
 	SubscriptionBytesMax int
-	// CommandBytesMax bounds one proposal, and with it one SyncGroup and one CommitOffsets, in bytes. Default 1 MiB. At
-	// most the partition's largest entry.
+	// CommandBytesMax bounds one proposal, and with it one SyncGroup and one CommitOffsets, in bytes. Default 4 MiB. At
+	// most the partition's largest entry. Calls are combined up to 1 MiB only.
 	CommandBytesMax int
 	// QueueBytesMax bounds what waits to be proposed, in bytes. More is refused with CodeThrottled. Default 16 MiB.
 	QueueBytesMax int
@@ -63,7 +63,7 @@ func (s Settings) withDefaults() Settings {
 	def(&s.OffsetsMax, 100000)
 	def(&s.StateBytesMax, 256<<20)
 	def(&s.SubscriptionBytesMax, 512<<10)
-	def(&s.CommandBytesMax, 1<<20)
+	def(&s.CommandBytesMax, 4<<20)
 	def(&s.QueueBytesMax, 16<<20)
 	def(&s.ProposeTimeout, 30*time.Second)
 	return s

@@ -2,76 +2,115 @@ package group
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 )
 
-// Coordinator serves the members of one coordinator partition's groups while this broker leads it.
+// Coordinator serves the members of one coordinator partition's groups while this broker leads it. Its methods may be called from
+// many goroutines. Each period of leadership is a term of its own, so nothing of an earlier one can leak into the next.
 type Coordinator struct {
-	cfg Config
+	cfg      Config
+	settings Settings
+	limits   Limits
+	logger   hclog.Logger
+
+	lifecycle sync.Mutex // held while a term starts or stops
+	current   atomic.Pointer[term]
 }
 
 // NewCoordinator returns a coordinator that does not lead yet: all calls fail with CodeNotCoordinator.
-func NewCoordinator(cfg Config) (*Coordinator, error) { return &Coordinator{cfg: cfg}, nil }
+func NewCoordinator(cfg Config) (*Coordinator, error) {
+	if cfg.Machine == nil || cfg.Propose == nil || cfg.Partitions == nil {
+		return nil, errors.New("group coordinator: Machine, Propose and Partitions are required")
+	}
+	if err := cfg.Settings.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = hclog.NewNullLogger()
+	}
+	if cfg.NewID == nil {
+		cfg.NewID = randomID
+	}
+	s := cfg.Settings.withDefaults()
+	return &Coordinator{
+		cfg:      cfg,
+		settings: s,
+		limits:   Limits{GroupsMax: s.GroupsMax, MembersMax: s.MembersMax, OffsetsMax: s.OffsetsMax, StateBytesMax: s.StateBytesMax},
+		logger:   cfg.Logger.With("partition", cfg.Name),
+	}, nil
+}
+
+func randomID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
 
 // LeaderStart begins to serve: it proposes a barrier and returns when all that was committed before is applied here, with
 // fresh deadlines for all members and phases. Call it when the partition's replica becomes leader. After an error the coordinator does
 // not serve; the caller may try again while it still leads. ctx bounds the barrier only.
-func (c *Coordinator) LeaderStart(ctx context.Context) error { return nil }
+func (c *Coordinator) LeaderStart(ctx context.Context) error {
+	c.lifecycle.Lock()
+	defer c.lifecycle.Unlock()
+	c.stopCurrent()
+	t := newTerm(c)
+	c.current.Store(t)
+	if err := t.start(ctx); err != nil {
+		c.stopCurrent()
+		return fmt.Errorf("%s: start of the group coordinator: %w", c.cfg.Name, err)
+	}
+	return nil
+}
 
 // LeaderStop ends service: calls that wait fail with CodeNotCoordinator, and all goroutines have ended when it returns. It
-// may be called at any time, also twice. Call it when leadership is lost, and before the replica is closed.
-func (c *Coordinator) LeaderStop() {}
+// may be called at any time, also twice, also while LeaderStart waits. Call it when leadership is lost, and before the replica is closed.
+func (c *Coordinator) LeaderStop() {
+	if t := c.current.Load(); t != nil {
+		t.cancel() // so that a LeaderStart that waits for its barrier lets go of the lifecycle
+	}
+	c.lifecycle.Lock()
+	defer c.lifecycle.Unlock()
+	c.stopCurrent()
+}
+
+func (c *Coordinator) stopCurrent() {
+	if t := c.current.Swap(nil); t != nil {
+		t.stop()
+	}
+}
+
+// lead returns the running term: CodeNotCoordinator without one, CodeCoordinatorNotAvailable until it has begun to serve.
+func (c *Coordinator) lead() (*term, error) {
+	t := c.current.Load()
+	if t == nil {
+		return nil, c.notCoordinator()
+	}
+	if !t.ready.Load() {
+		return nil, api.Errorf(api.CodeCoordinatorNotAvailable, "%s: the coordinator is starting", c.cfg.Name)
+	}
+	if err := c.cfg.Machine.err(); err != nil {
+		return nil, api.Errorf(api.CodeCoordinatorNotAvailable, "%s: %w", c.cfg.Name, err)
+	}
+	return t, nil
+}
+
+func (c *Coordinator) notCoordinator() *api.Error {
+	return api.Errorf(api.CodeNotCoordinator, "%s: this broker is not the coordinator", c.cfg.Name)
+}
 
 // TopicsChanged asks for a look whether groups whose assignment is made here cover other partitions than exist now. Call
-// it whenever topics or their partition counts change. It does not block.
-func (c *Coordinator) TopicsChanged() {}
-
-// JoinGroup is api.Groups' JoinGroup.
-func (c *Coordinator) JoinGroup(ctx context.Context, req api.JoinRequest) (api.JoinResult, error) {
-	return api.JoinResult{}, nil
-}
-
-// SyncGroup is api.Groups' SyncGroup.
-func (c *Coordinator) SyncGroup(ctx context.Context, req api.SyncRequest) (api.SyncResult, error) {
-	return api.SyncResult{}, nil
-}
-
-// JoinAndSync is api.Groups' JoinAndSync.
-func (c *Coordinator) JoinAndSync(ctx context.Context, req api.NativeJoinRequest) (api.NativeJoinResult, error) {
-	return api.NativeJoinResult{}, nil
-}
-
-// Heartbeat is api.Groups' Heartbeat.
-func (c *Coordinator) Heartbeat(ctx context.Context, m api.MemberRef) error { return nil }
-
-// LeaveGroup is api.Groups' LeaveGroup.
-func (c *Coordinator) LeaveGroup(ctx context.Context, m api.MemberRef) error { return nil }
-
-// CommitOffsets is api.Groups' CommitOffsets. Whether the partitions exist is the caller's business.
-func (c *Coordinator) CommitOffsets(ctx context.Context, m api.MemberRef, offsets []api.OffsetCommit) error {
-	return nil
-}
-
-// FetchOffsets is api.Groups' FetchOffsets.
-func (c *Coordinator) FetchOffsets(ctx context.Context, group string, tps []api.TopicPartition) ([]api.OffsetCommit, error) {
-	return nil, nil
-}
-
-// List returns this partition's groups, sorted by name.
-func (c *Coordinator) List(ctx context.Context) ([]api.GroupSummary, error) { return nil, nil }
-
-// Describe returns all about a group but the partitions' bounds and lag (those are -1). CodeUnknownGroup.
-func (c *Coordinator) Describe(ctx context.Context, group string) (api.GroupDescription, error) {
-	return api.GroupDescription{}, nil
-}
-
-// Delete removes a group without members, and its offsets. CodeGroupNotEmpty, CodeUnknownGroup.
-func (c *Coordinator) Delete(ctx context.Context, group string) error { return nil }
-
-// SetOffsets sets the offsets of a group without members, all or none; that it has none is checked where it is
-// applied, so no member can join in between. A negative offset removes the committed one. The group is made if there is
-// none. CodeGroupNotEmpty.
-func (c *Coordinator) SetOffsets(ctx context.Context, group string, offsets []api.OffsetCommit) error {
-	return nil
+// it whenever topics or their partition counts change (and only then: it reads all groups). It does not block.
+func (c *Coordinator) TopicsChanged() {
+	if t := c.current.Load(); t != nil {
+		t.assigner.lookAtTopics()
+	}
 }

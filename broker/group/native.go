@@ -1,0 +1,330 @@
+package group
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker/api"
+	"github.com/flotilla-log/flotilla/broker/group/assign"
+)
+
+// Defaults of NativeJoinRequest, Kafka's consumer's.
+const (
+	defaultSession   = 45 * time.Second
+	defaultRebalance = 300 * time.Second
+)
+
+// JoinAndSync is api.Groups' JoinAndSync: it returns with the member's partitions in a generation that has them. If the group rebalances again
+// meanwhile, it joins again by itself. The errors are JoinGroup's and SyncGroup's.
+func (c *Coordinator) JoinAndSync(ctx context.Context, req api.NativeJoinRequest) (api.NativeJoinResult, error) {
+	t, err := c.lead()
+	if err != nil {
+		return api.NativeJoinResult{}, err
+	}
+	ev, err := c.nativeJoinEvent(req)
+	if err != nil {
+		return api.NativeJoinResult{}, err
+	}
+	for {
+		joined, err := t.join(ctx, ev, isNew(req.MemberRef))
+		if err != nil {
+			return api.NativeJoinResult{}, err
+		}
+		ref := api.MemberRef{Group: req.Group, MemberID: joined.MemberID, InstanceID: req.InstanceID, Generation: joined.Generation}
+		synced, err := t.awaitSync(ctx, ref)
+		if err == nil {
+			return nativeResult(ref, synced)
+		}
+		if api.CodeOf(err) != api.CodeRebalanceInProgress {
+			if isNew(req.MemberRef) {
+				t.abandon(req.Group, joined.MemberID)
+			}
+			return api.NativeJoinResult{}, err
+		}
+		ev = ev.as(joined.MemberID)
+	}
+}
+
+// as is the same join by a member that has its ID now.
+func (e *Join) as(memberID string) *Join {
+	next := *e
+	next.MemberID, next.NewID = memberID, memberID
+	return &next
+}
+
+func nativeResult(ref api.MemberRef, res api.SyncResult) (api.NativeJoinResult, error) {
+	tps, err := assign.DecodeAssignment(res.Assignment)
+	if err != nil {
+		return api.NativeJoinResult{}, api.Errorf(api.CodeInternal, "group %q: the leader's assignment for member %q: %w", ref.Group, ref.MemberID, err)
+	}
+	return api.NativeJoinResult{MemberID: ref.MemberID, Generation: ref.Generation, Strategy: res.Protocol, Assignment: tps}, nil
+}
+
+func (c *Coordinator) nativeJoinEvent(req api.NativeJoinRequest) (*Join, error) {
+	protocols, err := c.nativeProtocols(req)
+	if err != nil {
+		return nil, err
+	}
+	def(&req.SessionTimeout, defaultSession)
+	def(&req.RebalanceTimeout, defaultRebalance)
+	ev, err := c.joinEvent(api.JoinRequest{
+		MemberRef: req.MemberRef, ClientID: req.ClientID, ClientHost: req.ClientHost, SessionTimeout: req.SessionTimeout,
+		RebalanceTimeout: req.RebalanceTimeout, ProtocolType: assign.ProtocolType, Protocols: protocols,
+	})
+	if err != nil {
+		return nil, err
+	}
+	ev.Native = true
+	return ev, nil
+}
+
+func (c *Coordinator) nativeProtocols(req api.NativeJoinRequest) ([]api.GroupProtocol, error) {
+	strategies := req.Strategies
+	if len(strategies) == 0 {
+		strategies = []string{assign.CooperativeSticky}
+	}
+	for _, topic := range req.Topics {
+		if topic == "" || len(topic) > nameBytesMax {
+			return nil, api.Errorf(api.CodeInvalidRequest, "group %q: a topic's name is empty or too long", req.Group)
+		}
+	}
+	m := assign.Member{Topics: slices.Compact(slices.Sorted(slices.Values(req.Topics))), Owned: req.Owned, Generation: req.Generation}
+	if len(m.Owned) == 0 {
+		m.Generation = -1
+	}
+	protocols := make([]api.GroupProtocol, 0, len(strategies))
+	for _, s := range strategies {
+		if !assign.Known(s) {
+			return nil, api.Errorf(api.CodeInconsistentProtocol, "group %q: unknown assignment strategy %q", req.Group, s)
+		}
+		protocols = append(protocols, api.GroupProtocol{Name: s, Metadata: assign.EncodeSubscription(s, m)})
+	}
+	return protocols, nil
+}
+
+// assigner makes the assignments of groups whose leader is a native member. It is the coordinator's work and not that of the leader's
+// call: that may have gone to another broker before a failover, and be on its way back.
+type assigner struct {
+	t    *term
+	kick chan struct{}
+
+	mu     sync.Mutex
+	groups map[string]bool
+	topics bool // look at all groups
+}
+
+func newAssigner(t *term) *assigner {
+	return &assigner{t: t, kick: make(chan struct{}, 1), groups: map[string]bool{}}
+}
+
+func (a *assigner) add(group string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.groups[group] = true
+	nudge(a.kick)
+}
+
+func (a *assigner) lookAtTopics() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.topics = true
+	nudge(a.kick)
+}
+
+func (a *assigner) run() {
+	for {
+		select {
+		case <-a.t.ctx.Done():
+			return
+		case <-a.kick:
+		}
+		groups, topics := a.take()
+		for _, id := range groups {
+			a.assign(id)
+		}
+		if topics {
+			a.rebalanceChanged()
+		}
+	}
+}
+
+func (a *assigner) take() ([]string, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	groups, topics := slices.Sorted(maps.Keys(a.groups)), a.topics
+	a.groups, a.topics = map[string]bool{}, false
+	return groups, topics
+}
+
+// snapshot is what an assignment depends on. The bytes are shared with the group, which replaces but never changes them.
+type snapshot struct {
+	leader, protocol string
+	generation       int32
+	members          []api.JoinedMember
+}
+
+func (a *assigner) snapshot(id string) (snapshot, bool) {
+	var s snapshot
+	ok := false
+	a.t.machine.view(id, func(g *group) {
+		if g == nil || g.state != CompletingRebalance || !g.members[g.leader].native {
+			return
+		}
+		s = snapshot{leader: g.leader, protocol: g.protocol, generation: g.generation, members: g.joinResult(g.members[g.leader]).Members}
+		ok = true
+	})
+	return s, ok
+}
+
+// assign works out and proposes an assignment. If the proposal fails it tries again, as long as the generation waits for it.
+func (a *assigner) assign(id string) {
+	s, ok := a.snapshot(id)
+	if !ok {
+		return
+	}
+	assignments, err := a.compute(id, s)
+	if err == nil {
+		ev := &Sync{Group: id, MemberID: s.leader, Generation: s.generation, Assignments: assignments}
+		err = a.t.queue.add(ev, func(res Result, err *api.Error) {
+			switch {
+			case err != nil:
+				a.later(id)
+			case res.Err != nil && res.Err.Code == api.CodeStorageFull:
+				a.t.failSync(id, s.generation, res.Err)
+			}
+		})
+	}
+	switch {
+	case err == nil:
+	case api.CodeOf(err) == api.CodeThrottled:
+		a.later(id)
+	default:
+		a.t.failSync(id, s.generation, err)
+	}
+}
+
+// later tries an assignment again, by way of the clock.
+func (a *assigner) later(id string) {
+	a.t.mu.Lock()
+	defer a.t.mu.Unlock()
+	a.t.timers.set(timerKey{kind: assignTimer, group: id}, time.Now().Add(retryAfter), 0)
+}
+
+// failSync answers all who wait for an assignment that cannot be made.
+func (t *term) failSync(id string, generation int32, cause error) {
+	t.c.logger.Error("no assignment for a group", "group", id, "generation", generation, "error", cause)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if w := t.watch(id); w.generation == generation {
+		w.failed = api.Errorf(api.CodeOf(cause), "group %q: no assignment: %w", id, cause)
+		t.wake(id)
+	}
+}
+
+func (a *assigner) compute(id string, s snapshot) ([]MemberAssignment, error) {
+	members := make([]assign.Member, 0, len(s.members))
+	partitions := map[string]int32{}
+	for _, jm := range s.members {
+		m, err := assign.DecodeSubscription(s.protocol, jm.Metadata)
+		if err != nil {
+			a.t.c.logger.Warn("member with a subscription that cannot be read gets no partitions", "group", id, "member", jm.MemberID, "error", err)
+			m = assign.Member{Generation: -1}
+		}
+		m.ID, m.InstanceID = jm.MemberID, jm.InstanceID
+		members = append(members, m)
+		a.count(partitions, m.Topics)
+	}
+	assignment, err := assign.Assign(s.protocol, members, partitions)
+	if err != nil {
+		return nil, api.Errorf(api.CodeInconsistentProtocol, "group %q: %w", id, err)
+	}
+	encoded := map[string][]byte{}
+	for member, tps := range assignment {
+		encoded[member] = assign.EncodeAssignment(tps)
+	}
+	return sortedAssignments(encoded), nil
+}
+
+func (a *assigner) count(partitions map[string]int32, topics []string) {
+	for _, t := range topics {
+		if _, ok := partitions[t]; !ok {
+			n, _ := a.t.c.cfg.Partitions(t)
+			partitions[t] = n
+		}
+	}
+}
+
+func sortedAssignments(m map[string][]byte) []MemberAssignment {
+	as := make([]MemberAssignment, 0, len(m))
+	for id, b := range m {
+		as = append(as, MemberAssignment{MemberID: id, Assignment: b})
+	}
+	slices.SortFunc(as, func(a, b MemberAssignment) int { return cmp.Compare(a.MemberID, b.MemberID) })
+	return as
+}
+
+// rebalanceChanged asks for a new generation of the Stable groups that cover other partitions than their topics have now. (Of a
+// cooperative rebalance's first half too: its second half comes anyway.)
+func (a *assigner) rebalanceChanged() {
+	type candidate struct {
+		id         string
+		generation int32
+		covered    coverage
+	}
+	var all []candidate
+	a.t.machine.each(func(g *group) {
+		if g.state == Stable && g.members[g.leader].native {
+			all = append(all, candidate{g.id, g.generation, g.coverage()})
+		}
+	})
+	for _, c := range all {
+		if a.outdated(c.covered) {
+			ev := &Rebalance{Group: c.id, Generation: c.generation, Reason: "its topics' partitions have changed"}
+			_ = a.t.queue.add(ev, func(Result, *api.Error) {}) // else at the next change
+		}
+	}
+}
+
+// coverage is the topics a group subscribes to, with the partitions that are assigned of each.
+type coverage map[string]map[int32]bool
+
+func (g *group) coverage() coverage {
+	c := coverage{}
+	for _, m := range g.members {
+		topics, _ := assign.Topics(m.metadata(g.protocol))
+		for _, t := range topics {
+			c.topic(t)
+		}
+		tps, _ := assign.DecodeAssignment(m.assignment)
+		for _, tp := range tps {
+			c.topic(tp.Topic)[tp.Partition] = true
+		}
+	}
+	return c
+}
+
+func (c coverage) topic(t string) map[int32]bool {
+	if c[t] == nil {
+		c[t] = map[int32]bool{}
+	}
+	return c[t]
+}
+
+func (a *assigner) outdated(c coverage) bool {
+	for topic, covered := range c {
+		n, _ := a.t.c.cfg.Partitions(topic)
+		if int(n) != len(covered) {
+			return true
+		}
+		for p := range covered {
+			if p >= n {
+				return true
+			}
+		}
+	}
+	return false
+}
