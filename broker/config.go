@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/flotilla-log/flotilla/broker/api"
+	"github.com/flotilla-log/flotilla/raftlog/vfs"
 )
 
 // The default ports of the three listeners.
@@ -67,7 +68,7 @@ type Config struct {
 	AutoBalanceLeaders bool
 
 	Memory MemoryLimits
-	// DiskReserve is the free space below which produce requests are refused with a retriable error. Default 256 MiB.
+	// DiskReserve is the free space below which produce requests are refused with a retriable error. Default 128 MiB; negative: none.
 	DiskReserve int64
 	Timing      Timing
 
@@ -116,6 +117,8 @@ type Timing struct {
 type Seams struct {
 	// GRPCListener and PeerListener are used instead of listening on the addresses.
 	GRPCListener, PeerListener net.Listener
+	// PartitionFS holds the partitions' directories; nil: the operating system's files.
+	PartitionFS vfs.FS
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -142,7 +145,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.DefaultPartitions, 1)
 	setDefault(&c.OffsetsPartitions, 16)
 	setDefault(&c.ReplaceAfter, 10*time.Minute)
-	setDefault(&c.DiskReserve, 256<<20)
+	setDefault(&c.DiskReserve, 128<<20)
 	setDefault(&c.Memory.InflightBytes, 128<<20)
 	setDefault(&c.Memory.TailCacheBytes, 128<<20)
 	setDefault(&c.Memory.MaxMessageBytes, 64<<20)
@@ -150,6 +153,9 @@ func (c *Config) setDefaults() {
 	c.Timing.setDefaults()
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Seams.PartitionFS == nil {
+		c.Seams.PartitionFS = vfs.OS()
 	}
 	if c.Seams.Now == nil {
 		c.Seams.Now = time.Now
@@ -203,7 +209,6 @@ func (c *Config) validateLimits(add func(ok bool, format string, args ...any)) {
 	add(c.Memory.InflightBytes >= int64(c.Memory.MaxMessageBytes), "%d bytes in flight are less than the largest message (%d): raise the one or lower the other",
 		c.Memory.InflightBytes, c.Memory.MaxMessageBytes)
 	add(c.Memory.TailCacheBytes > 0, "the tail cache is %d bytes: it must be more than 0", c.Memory.TailCacheBytes)
-	add(c.DiskReserve >= 0, "the disk reserve is %d bytes: it must not be negative", c.DiskReserve)
 	add(c.Timing.Heartbeat >= 10*time.Millisecond, "a heartbeat timeout of %s is too short to tell a slow broker from a dead one: use 100 ms or more", c.Timing.Heartbeat)
 }
 

@@ -1,0 +1,332 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/flotilla-log/flotilla/broker/api"
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/proto/record"
+)
+
+// groupOp is what brokers ask a coordinator's broker to do for an operator.
+type groupOp string
+
+const (
+	opList     groupOp = "list" // all groups that this broker coordinates
+	opDescribe groupOp = "describe"
+	opDelete   groupOp = "delete"
+	opSet      groupOp = "set-offsets"
+)
+
+type groupRequest struct {
+	Op      groupOp            `json:"op"`
+	Group   string             `json:"group,omitempty"`
+	Offsets []api.OffsetCommit `json:"offsets,omitempty"`
+}
+
+type groupReply struct {
+	Groups      []api.GroupSummary   `json:"groups,omitempty"`
+	Description api.GroupDescription `json:"description,omitzero"`
+}
+
+// onGroups serves an operator's request here, for groups that this broker coordinates.
+func (b *Broker) onGroups(ctx context.Context, req groupRequest) (groupReply, error) {
+	if err := b.started(); err != nil {
+		return groupReply{}, err
+	}
+	if req.Op == opList {
+		groups, err := b.listHere(ctx)
+		return groupReply{Groups: groups}, err
+	}
+	c, err := b.coordinate(ctx, req.Group)
+	if err != nil {
+		return groupReply{}, err
+	}
+	switch req.Op {
+	case opDescribe:
+		d, err := c.Describe(ctx, req.Group)
+		return groupReply{Description: d}, err
+	case opDelete:
+		return groupReply{}, c.Delete(ctx, req.Group)
+	case opSet:
+		return groupReply{}, c.SetOffsets(ctx, req.Group, req.Offsets)
+	}
+	return groupReply{}, api.Errorf(api.CodeInvalidRequest, "broker %d does not know the group operation %q", b.cfg.ID, req.Op)
+}
+
+func (b *Broker) listHere(ctx context.Context) ([]api.GroupSummary, error) {
+	var out []api.GroupSummary
+	for _, h := range b.replicas.all() {
+		c := h.servingCoordinator()
+		if c == nil || !h.leads() {
+			continue
+		}
+		groups, err := c.List(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, groups...)
+	}
+	return out, nil
+}
+
+// ListGroups implements api.GroupAdmin. It fails rather than leave out the groups of a coordinator that does not answer.
+func (b *Broker) ListGroups(ctx context.Context) ([]api.GroupSummary, error) {
+	t := b.node.State().Topics[offsetsTopic]
+	if t == nil {
+		return nil, nil
+	}
+	leaders := map[api.BrokerID]bool{}
+	for _, p := range t.Partitions {
+		if p.Leader == api.NoBroker {
+			return nil, api.Errorf(api.CodeCoordinatorNotAvailable, "%s has no leader at the moment: try again shortly", p)
+		}
+		leaders[p.Leader] = true
+	}
+	var mu sync.Mutex
+	var out []api.GroupSummary
+	var g errgroup.Group
+	for id := range leaders {
+		g.Go(func() error {
+			list, err := b.askGroups(ctx, id, groupRequest{Op: opList})
+			mu.Lock()
+			defer mu.Unlock()
+			out = append(out, list.Groups...)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(out, func(x, y api.GroupSummary) int { return strings.Compare(x.Group, y.Group) })
+	return out, nil
+}
+
+func (b *Broker) askGroups(ctx context.Context, id api.BrokerID, req groupRequest) (groupReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*b.cfg.Timing.CallTimeout)
+	defer cancel()
+	r, err := call[groupRequest, groupReply](ctx, b, metadata.ServerAddress(id), methodGroups, req)
+	if err != nil && api.CodeOf(err) == api.CodeInternal {
+		err = &api.Error{Code: api.CodeCoordinatorNotAvailable, Message: fmt.Sprintf("broker %d does not answer: %v", id, err), Cause: err}
+	}
+	return r, err
+}
+
+// askCoordinator sends an operator's request to the group's coordinator, wherever it is; once again if it has just moved.
+func (b *Broker) askCoordinator(ctx context.Context, req groupRequest) (groupReply, error) {
+	var r groupReply
+	for attempt := 0; ; attempt++ {
+		e, err := b.FindCoordinator(ctx, req.Group)
+		if err == nil {
+			r, err = b.askGroups(ctx, e.ID, req)
+		}
+		code := api.CodeOf(err)
+		if err == nil || attempt == 2 || code != api.CodeNotCoordinator && code != api.CodeCoordinatorNotAvailable {
+			return r, b.apiError(err, nil)
+		}
+	}
+}
+
+// DescribeGroup implements api.GroupAdmin.
+func (b *Broker) DescribeGroup(ctx context.Context, groupID string) (api.GroupDescription, error) {
+	r, err := b.askCoordinator(ctx, groupRequest{Op: opDescribe, Group: groupID})
+	if err != nil {
+		return api.GroupDescription{}, err
+	}
+	b.fillLag(ctx, &r.Description)
+	return r.Description, nil
+}
+
+// fillLag adds the bounds of the partitions. What nothing was committed for lags from the log's start on.
+func (b *Broker) fillLag(ctx context.Context, d *api.GroupDescription) {
+	tps := make([]api.TopicPartition, len(d.Offsets))
+	for i, o := range d.Offsets {
+		tps[i] = o.TopicPartition
+	}
+	bounds := b.boundsOf(ctx, tps)
+	for i := range d.Offsets {
+		o := &d.Offsets[i]
+		o.LogStart, o.HighWatermark, o.Lag = -1, -1, -1
+		if s := bounds[o.TopicPartition]; s.Leads {
+			o.LogStart, o.HighWatermark = s.LogStart, s.HighWatermark
+			o.Lag = max(0, int64(s.HighWatermark-max(o.Offset, s.LogStart)))
+		}
+	}
+}
+
+// boundsOf asks the leaders of partitions. What does not exist, or cannot be asked, does not lead.
+func (b *Broker) boundsOf(ctx context.Context, tps []api.TopicPartition) map[api.TopicPartition]replicaStatus {
+	s := b.node.State()
+	var partitions []*metadata.Partition
+	for _, tp := range tps {
+		if p := s.Find(tp); p != nil {
+			partitions = append(partitions, p)
+		}
+	}
+	out := map[api.TopicPartition]replicaStatus{}
+	for i, st := range b.leaderStatuses(ctx, partitions) {
+		out[partitions[i].TP()] = st
+	}
+	return out
+}
+
+// DeleteGroup implements api.GroupAdmin.
+func (b *Broker) DeleteGroup(ctx context.Context, groupID string) error {
+	_, err := b.askCoordinator(ctx, groupRequest{Op: opDelete, Group: groupID})
+	return err
+}
+
+// ResetOffsets implements api.GroupAdmin: what to set is found out here, and set by the coordinator, all or nothing.
+func (b *Broker) ResetOffsets(ctx context.Context, req api.ResetOffsetsRequest) ([]api.OffsetReset, error) {
+	committed, err := b.committedOffsets(ctx, req.Group)
+	if err != nil {
+		return nil, err
+	}
+	tps, err := b.resetTargets(req, committed)
+	if err != nil {
+		return nil, err
+	}
+	resets, err := b.planReset(ctx, req, tps, committed)
+	if err != nil || req.DryRun || len(resets) == 0 {
+		return resets, err
+	}
+	set := groupRequest{Op: opSet, Group: req.Group}
+	for _, r := range resets {
+		set.Offsets = append(set.Offsets, api.OffsetCommit{TopicPartition: r.TopicPartition, Offset: r.To, LeaderEpoch: -1})
+	}
+	_, err = b.askCoordinator(ctx, set)
+	return resets, err
+}
+
+// committedOffsets are the group's, refusing a group with members; a group that does not exist has none.
+func (b *Broker) committedOffsets(ctx context.Context, groupID string) (map[api.TopicPartition]record.Offset, error) {
+	out := map[api.TopicPartition]record.Offset{}
+	r, err := b.askCoordinator(ctx, groupRequest{Op: opDescribe, Group: groupID})
+	if api.CodeOf(err) == api.CodeUnknownGroup && err != nil {
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if n := len(r.Description.Members); n > 0 {
+		return nil, api.Errorf(api.CodeGroupNotEmpty, "group %q has %d members: stop them before its offsets are reset", groupID, n)
+	}
+	for _, o := range r.Description.Offsets {
+		if o.Offset >= 0 {
+			out[o.TopicPartition] = o.Offset
+		}
+	}
+	return out, nil
+}
+
+// resetTargets lists the partitions meant, in order.
+func (b *Broker) resetTargets(req api.ResetOffsetsRequest, committed map[api.TopicPartition]record.Offset) ([]api.TopicPartition, error) {
+	s := b.node.State()
+	tps := slices.Clone(req.Partitions)
+	for _, name := range req.Topics {
+		t := s.Topics[name]
+		if t == nil {
+			return nil, api.Errorf(api.CodeUnknownTopicOrPartition, "there is no topic %q", name)
+		}
+		if slices.ContainsFunc(req.Partitions, func(tp api.TopicPartition) bool { return tp.Topic == name }) {
+			continue // of this topic, some partitions are named
+		}
+		for _, p := range t.Partitions {
+			tps = append(tps, p.TP())
+		}
+	}
+	if len(req.Topics) == 0 && len(req.Partitions) == 0 {
+		for tp := range committed {
+			if s.Find(tp) != nil { // the offset of a deleted topic goes by itself
+				tps = append(tps, tp)
+			}
+		}
+	}
+	for _, tp := range tps {
+		if s.Find(tp) == nil {
+			return nil, unknownPartition(tp)
+		}
+	}
+	slices.SortFunc(tps, func(x, y api.TopicPartition) int {
+		if c := strings.Compare(x.Topic, y.Topic); c != 0 {
+			return c
+		}
+		return int(x.Partition) - int(y.Partition)
+	})
+	return slices.Compact(tps), nil
+}
+
+func (b *Broker) planReset(ctx context.Context, req api.ResetOffsetsRequest, tps []api.TopicPartition, committed map[api.TopicPartition]record.Offset) ([]api.OffsetReset, error) {
+	bounds := b.boundsOf(ctx, tps)
+	var out []api.OffsetReset
+	for _, tp := range tps {
+		s := bounds[tp]
+		if !s.Leads {
+			return nil, &api.Error{Code: api.CodeLeaderNotAvailable, TP: &tp, Message: fmt.Sprintf("the leader of %s/%d cannot be asked at the moment", tp.Topic, tp.Partition)}
+		}
+		r := api.OffsetReset{TopicPartition: tp, From: -1}
+		if o, ok := committed[tp]; ok {
+			r.From = o
+		}
+		to, err := b.resetTo(ctx, req, r, s)
+		if err != nil {
+			return nil, err
+		}
+		r.To = min(max(to, s.LogStart), s.HighWatermark)
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// resetTo is where one partition goes, before it is brought into the log's bounds.
+func (b *Broker) resetTo(ctx context.Context, req api.ResetOffsetsRequest, r api.OffsetReset, s replicaStatus) (record.Offset, error) {
+	switch req.Kind {
+	case api.ResetEarliest:
+		return s.LogStart, nil
+	case api.ResetLatest:
+		return s.HighWatermark, nil
+	case api.ResetOffset:
+		return record.Offset(req.Value), nil
+	case api.ResetShift:
+		if r.From < 0 {
+			return 0, api.Errorf(api.CodeInvalidRequest, "group %q has no offset for %s/%d to shift from", req.Group, r.Topic, r.Partition)
+		}
+		return shifted(r.From, req.Value), nil
+	case api.ResetTimestamp:
+		return b.offsetAt(ctx, r.TopicPartition, req.Value, s.HighWatermark)
+	}
+	return 0, api.Errorf(api.CodeInvalidRequest, "kind of reset %d is unknown", req.Kind)
+}
+
+// shifted adds without overflow; from is not negative.
+func shifted(from record.Offset, by int64) record.Offset {
+	if sum := int64(from) + by; by <= 0 || sum >= int64(from) {
+		return record.Offset(sum)
+	}
+	return record.Offset(1<<63 - 1)
+}
+
+// offsetAt asks the partition's leader for the first record at or after a time; the end if there is none.
+func (b *Broker) offsetAt(ctx context.Context, tp api.TopicPartition, ms int64, end record.Offset) (record.Offset, error) {
+	p := b.node.State().Find(tp)
+	if p == nil {
+		return 0, unknownPartition(tp)
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.CallTimeout)
+	defer cancel()
+	l, err := call[listOffsetRequest, api.ListedOffset](ctx, b, metadata.ServerAddress(p.Leader), methodListOffset,
+		listOffsetRequest{TP: tp, Position: api.Position{Kind: api.PositionTimestamp, Timestamp: ms}})
+	if err != nil {
+		return 0, b.apiError(err, &tp)
+	}
+	if l.Offset < 0 {
+		return end, nil
+	}
+	return l.Offset, nil
+}

@@ -1,0 +1,213 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+
+	"github.com/flotilla-log/flotilla/broker/api"
+	"github.com/flotilla-log/flotilla/broker/group"
+	"github.com/flotilla-log/flotilla/broker/metadata"
+)
+
+// offsetsTopic holds the coordinator partitions, under Kafka's name.
+const offsetsTopic = "__consumer_offsets"
+
+// coordinatorPartition is the partition that coordinates a group. The number of partitions never changes once the topic exists.
+func coordinatorPartition(groupID string, partitions int) int32 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(groupID))
+	return int32(h.Sum32() % uint32(partitions))
+}
+
+// coordinatorOf finds a group's coordinator partition. The topic is created on first use, when the cluster has had the time to
+// grow to its size.
+func (b *Broker) coordinatorOf(ctx context.Context, groupID string) (api.TopicPartition, error) {
+	if groupID == "" {
+		return api.TopicPartition{}, api.Errorf(api.CodeInvalidRequest, "the group has no name")
+	}
+	t := b.node.State().Topics[offsetsTopic]
+	if t == nil {
+		var err error
+		if t, err = b.createOffsetsTopic(ctx); err != nil {
+			return api.TopicPartition{}, err
+		}
+	}
+	return api.TopicPartition{Topic: offsetsTopic, Partition: coordinatorPartition(groupID, len(t.Partitions))}, nil
+}
+
+func (b *Broker) createOffsetsTopic(ctx context.Context) (*metadata.Topic, error) {
+	b.syncMetadata(ctx)
+	if t := b.node.State().Topics[offsetsTopic]; t != nil {
+		return t, nil
+	}
+	cmd, err := b.planTopic(api.CreateTopicRequest{
+		Name: offsetsTopic, Partitions: b.cfg.OffsetsPartitions, ReplicationFactor: b.defaultRF(b.cfg.OffsetsReplicationFactor),
+	}, metadata.KindCoordinator, true)
+	if err == nil {
+		_, err = b.node.Propose(ctx, cmd)
+	}
+	if err != nil && api.CodeOf(err) != api.CodeTopicAlreadyExists {
+		return nil, &api.Error{Code: api.CodeCoordinatorNotAvailable, Message: fmt.Sprintf("creating %s: %v", offsetsTopic, err), Cause: err}
+	}
+	b.awaitLeaders(ctx, offsetsTopic)
+	if t := b.node.State().Topics[offsetsTopic]; t != nil {
+		return t, nil
+	}
+	return nil, api.Errorf(api.CodeCoordinatorNotAvailable, "%s is being created: try again shortly", offsetsTopic)
+}
+
+// coordinatorError turns the errors of routing into those that group members know.
+func coordinatorError(err error, groupID string) error {
+	e, ok := err.(*api.Error)
+	if !ok {
+		return err
+	}
+	switch e.Code {
+	case api.CodeNotLeader:
+		return &api.Error{Code: api.CodeNotCoordinator, Leader: e.Leader, Message: fmt.Sprintf("another broker coordinates group %q", groupID), Cause: e}
+	case api.CodeLeaderNotAvailable, api.CodeUnknownTopicOrPartition:
+		return &api.Error{Code: api.CodeCoordinatorNotAvailable, Message: fmt.Sprintf("group %q has no coordinator at the moment: try again shortly", groupID), Cause: e}
+	}
+	return e
+}
+
+// coordinate returns the group's coordinator if it is here and serves.
+func (b *Broker) coordinate(ctx context.Context, groupID string) (*group.Coordinator, error) {
+	tp, err := b.coordinatorOf(ctx, groupID)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.LeaderWait)
+	defer cancel()
+	for {
+		h, err := b.lead(ctx, tp)
+		if err != nil {
+			return nil, coordinatorError(err, groupID)
+		}
+		routes := b.route.wait()
+		if c := h.servingCoordinator(); c != nil {
+			return c, nil
+		}
+		select {
+		case <-routes:
+		case <-ctx.Done():
+			return nil, api.Errorf(api.CodeCoordinatorNotAvailable, "the coordinator of group %q is starting: try again shortly", groupID)
+		}
+	}
+}
+
+func (h *hosted) servingCoordinator() *group.Coordinator {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.serving {
+		return nil
+	}
+	return h.coordinator
+}
+
+// FindCoordinator implements api.Groups.
+func (b *Broker) FindCoordinator(ctx context.Context, groupID string) (api.Endpoint, error) {
+	tp, err := b.coordinatorOf(ctx, groupID)
+	if err != nil {
+		return api.Endpoint{}, err
+	}
+	_, err = b.lead(ctx, tp)
+	if err == nil {
+		return api.Endpoint{ID: b.cfg.ID, Host: b.grpcAddr}, nil
+	}
+	if e, ok := err.(*api.Error); ok && e.Code == api.CodeNotLeader && e.Leader != nil {
+		return *e.Leader, nil
+	}
+	if api.CodeOf(err) == api.CodeNotLeader { // known, but not its address
+		err = api.Errorf(api.CodeLeaderNotAvailable, "the address of the coordinator is not known yet")
+	}
+	return api.Endpoint{}, coordinatorError(err, groupID)
+}
+
+// JoinGroup implements api.Groups.
+func (b *Broker) JoinGroup(ctx context.Context, req api.JoinRequest) (api.JoinResult, error) {
+	c, err := b.coordinate(ctx, req.Group)
+	if err != nil {
+		return api.JoinResult{}, err
+	}
+	res, err := c.JoinGroup(ctx, req)
+	return res, b.apiError(err, nil)
+}
+
+// SyncGroup implements api.Groups.
+func (b *Broker) SyncGroup(ctx context.Context, req api.SyncRequest) (api.SyncResult, error) {
+	c, err := b.coordinate(ctx, req.Group)
+	if err != nil {
+		return api.SyncResult{}, err
+	}
+	res, err := c.SyncGroup(ctx, req)
+	return res, b.apiError(err, nil)
+}
+
+// JoinAndSync implements api.Groups.
+func (b *Broker) JoinAndSync(ctx context.Context, req api.NativeJoinRequest) (api.NativeJoinResult, error) {
+	c, err := b.coordinate(ctx, req.Group)
+	if err != nil {
+		return api.NativeJoinResult{}, err
+	}
+	res, err := c.JoinAndSync(ctx, req)
+	return res, b.apiError(err, nil)
+}
+
+// Heartbeat implements api.Groups.
+func (b *Broker) Heartbeat(ctx context.Context, m api.MemberRef) error {
+	c, err := b.coordinate(ctx, m.Group)
+	if err != nil {
+		return err
+	}
+	return b.apiError(c.Heartbeat(ctx, m), nil)
+}
+
+// LeaveGroup implements api.Groups.
+func (b *Broker) LeaveGroup(ctx context.Context, m api.MemberRef) error {
+	c, err := b.coordinate(ctx, m.Group)
+	if err != nil {
+		return err
+	}
+	return b.apiError(c.LeaveGroup(ctx, m), nil)
+}
+
+// CommitOffsets implements api.Groups. Offsets of partitions that do not exist are refused.
+func (b *Broker) CommitOffsets(ctx context.Context, m api.MemberRef, offsets []api.OffsetCommit) error {
+	c, err := b.coordinate(ctx, m.Group)
+	if err != nil {
+		return err
+	}
+	if err := b.checkPartitions(ctx, offsets); err != nil {
+		return err
+	}
+	return b.apiError(c.CommitOffsets(ctx, m, offsets), nil)
+}
+
+func (b *Broker) checkPartitions(ctx context.Context, offsets []api.OffsetCommit) error {
+	synced := false
+	for _, o := range offsets {
+		if b.node.State().Find(o.TopicPartition) != nil {
+			continue
+		}
+		if !synced {
+			b.syncMetadata(ctx)
+			synced = true
+		}
+		if b.node.State().Find(o.TopicPartition) == nil {
+			return unknownPartition(o.TopicPartition)
+		}
+	}
+	return nil
+}
+
+// FetchOffsets implements api.Groups.
+func (b *Broker) FetchOffsets(ctx context.Context, groupID string, tps []api.TopicPartition) ([]api.OffsetCommit, error) {
+	c, err := b.coordinate(ctx, groupID)
+	if err != nil {
+		return nil, err
+	}
+	offsets, err := c.FetchOffsets(ctx, groupID, tps)
+	return offsets, b.apiError(err, nil)
+}

@@ -1,0 +1,337 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-log/flotilla/broker/api"
+	"github.com/flotilla-log/flotilla/broker/group"
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/partition/transport"
+	"github.com/flotilla-log/flotilla/raftlog"
+	"github.com/flotilla-log/flotilla/raftlog/vfs"
+)
+
+// hosted is one replica assigned to this broker, from its opening to its closing. Its goroutine (run) opens it, does what a leader owes the
+// cluster (lead.go), opens it again after failures that this can cure, and closes it. The manager starts run and stops it with stop; done is
+// closed when everything has ended. mu guards what others read.
+type hosted struct {
+	m        *replicaManager
+	log      hclog.Logger
+	name     string // "orders/3"
+	tp       api.TopicPartition
+	group    transport.GroupID
+	serverID string
+	dirName  string
+	tailSize int64
+
+	ctx    context.Context // ends when the replica is to close
+	cancel context.CancelFunc
+	done   chan struct{}
+	wake   chan struct{}
+
+	mu          sync.Mutex
+	topic       *metadata.Topic
+	partition   *metadata.Partition
+	replica     *partition.Replica // nil while not open
+	coordinator *group.Coordinator // nil for data; set and unset with replica
+	serving     bool               // the coordinator has started in this term
+	tried       bool               // the first opening has ended, one way or the other
+	err         error              // why it is not open, or what it failed of last
+	failure     chan error         // of the replica that is open; cap 1
+
+	lead leadState // only run's goroutine
+}
+
+func newHosted(m *replicaManager, w wanted) *hosted {
+	_, _, generation, _ := metadata.ParseServerID(w.serverID)
+	h := &hosted{
+		m: m, name: w.partition.String(), tp: w.partition.TP(), group: w.partition.Group, serverID: w.serverID,
+		dirName: dirName(w.partition.TP(), w.partition.Group, generation),
+		topic:   w.topic, partition: w.partition, done: make(chan struct{}), wake: make(chan struct{}, 1),
+	}
+	h.log = m.log.With("partition", h.name)
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	return h
+}
+
+func (h *hosted) stop() { h.cancel() }
+
+func (h *hosted) wakeUp() { signal(h.wake) }
+
+// update tells the replica what the metadata says now. The pointers are new only if there is something new.
+func (h *hosted) update(t *metadata.Topic, p *metadata.Partition) {
+	h.mu.Lock()
+	topicChanged, changed := h.topic != t, h.topic != t || h.partition != p
+	h.topic, h.partition = t, p
+	r := h.replica
+	h.mu.Unlock()
+	if topicChanged && r != nil {
+		r.UpdateSettings(settingsOf(t))
+	}
+	if changed {
+		h.wakeUp()
+	}
+}
+
+// assigned is what update said last.
+func (h *hosted) assigned() (*metadata.Topic, *metadata.Partition) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.topic, h.partition
+}
+
+// open returns the replica, or nil while it is not open.
+func (h *hosted) open() *partition.Replica {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.replica
+}
+
+// leads says that this replica leads and serves.
+func (h *hosted) leads() bool {
+	r := h.open()
+	return r != nil && r.IsLeader()
+}
+
+// knownLeader is what Raft here knows; known is false while the replica is not open.
+func (h *hosted) knownLeader() (leader raft.ServerAddress, known bool) {
+	r := h.open()
+	if r == nil {
+		return "", false
+	}
+	leader, _ = r.Leader()
+	return leader, true
+}
+
+func (h *hosted) opening() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !h.tried
+}
+
+func (h *hosted) trouble() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.err
+}
+
+func (h *hosted) setTrouble(err error) {
+	h.mu.Lock()
+	h.err, h.tried = err, true
+	h.mu.Unlock()
+	h.m.changed.notify()
+}
+
+const (
+	reopenMin = time.Second
+	reopenMax = time.Minute
+)
+
+// run is the replica's life. A failure that opening again may cure is answered so, with growing pauses; damage ends it, as only a fresh
+// replica helps.
+func (h *hosted) run() {
+	defer func() {
+		h.cancel()
+		close(h.done)
+		h.m.wakeUp()
+		h.m.changed.notify()
+	}()
+	for pause := reopenMin; h.ctx.Err() == nil; pause = min(2*pause, reopenMax) {
+		began := time.Now()
+		err := h.openAndServe()
+		if h.ctx.Err() != nil {
+			return
+		}
+		var damage *raftlog.DamageError
+		if errors.As(err, &damage) {
+			h.quarantine(err)
+			return
+		}
+		h.log.Error("the replica failed and will be opened again", "error", err, "pause", pause)
+		h.setTrouble(err)
+		if time.Since(began) > reopenMax {
+			pause = reopenMin
+		}
+		h.sleep(pause)
+	}
+}
+
+func (h *hosted) sleep(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-h.ctx.Done():
+	}
+}
+
+// openAndServe runs the replica once: until it is to close (nil), or has failed.
+func (h *hosted) openAndServe() error {
+	if err := h.openReplica(); err != nil {
+		return err
+	}
+	h.setTrouble(nil)
+	h.m.b.route.notify()
+	err := h.serve()
+	h.closeReplica()
+	return err
+}
+
+// openReplica opens the files and starts Raft, a few replicas of the broker at a time.
+func (h *hosted) openReplica() error {
+	if err := h.m.openSlots.Acquire(h.ctx, 1); err != nil {
+		return err
+	}
+	defer h.m.openSlots.Release(1)
+	if err := h.prepareDir(); err != nil {
+		return err
+	}
+	topic, p := h.assigned()
+	failure := make(chan error, 1)
+	cfg := h.config(topic, failure)
+	var coordinator *group.Coordinator
+	if topic.Kind == metadata.KindCoordinator {
+		var err error
+		if coordinator, cfg.Machine, err = h.newCoordinator(); err != nil {
+			return err
+		}
+	}
+	r, err := partition.Open(cfg)
+	if err != nil {
+		h.m.tail.giveBack(h.tailSize)
+		return err
+	}
+	h.mu.Lock()
+	h.replica, h.coordinator, h.failure = r, coordinator, failure
+	h.mu.Unlock()
+	if !p.Bootstraps(h.serverID) {
+		return nil
+	}
+	// Without effect on a replica that has any state; one that had some and lost it does not come here (prepareDir).
+	if err := r.Bootstrap(metadata.Servers(p.Initial)); err != nil {
+		h.closeReplica()
+		return fmt.Errorf("bootstrapping: %w", err)
+	}
+	return nil
+}
+
+func (h *hosted) config(topic *metadata.Topic, failure chan error) partition.Config {
+	b := h.m.b
+	h.tailSize = h.m.tail.take()
+	limits := partition.Limits{TailCacheBytes: h.tailSize, ReserveBytes: b.cfg.DiskReserve}
+	if h.tailSize == 0 {
+		limits.TailCacheBytes = -1
+	}
+	heartbeat := b.cfg.Timing.Heartbeat
+	return partition.Config{
+		Name: h.name, Group: h.group, Dir: filepath.Join(h.m.dir, h.dirName), FS: h.m.fs(),
+		LocalID: raft.ServerID(h.serverID), LocalAddr: metadata.ServerAddress(b.cfg.ID),
+		Transport: b.transport, Stable: b.stable.Group(h.group),
+		Settings: settingsOf(topic), Budget: h.m.budget, Limits: limits,
+		Timing: partition.Timing{Heartbeat: heartbeat, Election: heartbeat, Lease: heartbeat},
+		Now:    b.cfg.Seams.Now, Logger: b.log.Named("partition"),
+		OnEvent: func(e partition.Event) { h.onEvent(e, failure) },
+	}
+}
+
+// onEvent is called by the replica, from any of its goroutines.
+func (h *hosted) onEvent(e partition.Event, failure chan error) {
+	if e.Type == partition.EventFailed {
+		select {
+		case failure <- e.Err:
+		default:
+		}
+	}
+	h.wakeUp()
+	h.m.b.route.notify()
+}
+
+func (h *hosted) newCoordinator() (*group.Coordinator, *group.Machine, error) {
+	b := h.m.b
+	machine := group.NewMachine(b.log.Named("groups"))
+	c, err := group.NewCoordinator(group.Config{
+		Name: h.name, Self: api.Endpoint{ID: b.cfg.ID, Host: b.grpcAddr}, Machine: machine,
+		Propose: h.propose, Partitions: b.partitionsOf, Logger: b.log.Named("groups"),
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("group coordinator: %w", err)
+	}
+	return c, machine, nil
+}
+
+// propose is what the coordinator replicates its commands with.
+func (h *hosted) propose(ctx context.Context, cmd []byte) (any, error) {
+	r := h.open()
+	if r == nil {
+		return nil, h.m.b.apiError(partition.ErrClosed, &h.tp)
+	}
+	res, err := r.Propose(ctx, cmd)
+	return res, h.m.b.apiError(err, &h.tp)
+}
+
+// serve does a leader's duties whenever something calls for it, until the replica is to close (nil) or fails.
+func (h *hosted) serve() error {
+	h.lead = leadState{}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-h.ctx.Done():
+			return nil
+		case err := <-h.failure:
+			return err
+		case <-h.wake:
+		case <-timer.C:
+		}
+		if again := h.leadStep(); again > 0 {
+			timer.Reset(again)
+		}
+	}
+}
+
+// closeReplica ends the coordinator first, as it proposes to the replica. Closing writes a checkpoint unless the broker is being killed.
+func (h *hosted) closeReplica() {
+	h.mu.Lock()
+	r, c := h.replica, h.coordinator
+	h.mu.Unlock()
+	if c != nil {
+		c.LeaderStop()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	if h.m.b.killed.Load() {
+		cancel()
+	}
+	defer cancel()
+	if err := r.Close(ctx); err != nil && !h.m.b.killed.Load() {
+		h.log.Warn("closing the replica", "error", err)
+	}
+	h.m.tail.giveBack(h.tailSize)
+	h.mu.Lock()
+	h.replica, h.coordinator, h.serving = nil, nil, false
+	h.mu.Unlock()
+	h.m.b.route.notify()
+}
+
+// settingsOf converts a topic's settings.
+func settingsOf(t *metadata.Topic) partition.Settings {
+	c := t.Config()
+	s := partition.Settings{
+		SegmentBytes: c.SegmentBytes, SegmentAge: c.SegmentAge, RetentionAge: c.RetentionAge, RetentionBytes: c.RetentionBytes,
+		MaxMessageBytes: c.MaxMessageBytes, Compression: compressionOf(c.Compression), LogAppendTime: c.LogAppendTime,
+	}
+	if !c.FlushQuorum {
+		s.Flush = raftlog.DurabilityOS
+	}
+	return s
+}
+
+func (m *replicaManager) fs() vfs.FS { return m.b.cfg.Seams.PartitionFS }

@@ -1,0 +1,184 @@
+package broker
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/partition"
+)
+
+// leadState is what a leader remembers from one step to the next.
+type leadState struct {
+	term           uint64    // in which this replica leads; 0 while it does not
+	announced      bool      // the leadership was reported in this term
+	preferredSince time.Time // since when the preferred leader could take over; zero if it cannot
+}
+
+// maxLag is how many entries a replica may be behind to count as caught up: what remains passes in a moment.
+const maxLag = 128
+
+// leadStep does what is due for the leader of a partition, and says after how long to look again; 0 means when woken.
+// Each part is idempotent and compares what is with what should be, so nothing is lost if a step fails or a report gets lost.
+func (h *hosted) leadStep() time.Duration {
+	r := h.open()
+	if r == nil || !r.IsLeader() {
+		h.stepDown()
+		return 0
+	}
+	if _, term := r.Leader(); term != h.lead.term {
+		h.stepDown()
+		h.lead = leadState{term: term}
+	}
+	again := h.startCoordinator()
+	if h.m.b.stopping.Load() {
+		return again
+	}
+	h.announce()
+	again = sooner(again, h.reconcile(r))
+	return sooner(again, h.preferLeader(r))
+}
+
+// sooner is the smaller of two pauses, of which 0 is the longest.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b > 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// stepDown ends what belongs to leadership.
+func (h *hosted) stepDown() {
+	h.lead = leadState{}
+	h.mu.Lock()
+	c, serving := h.coordinator, h.serving
+	h.serving = false
+	h.mu.Unlock()
+	if serving {
+		c.LeaderStop()
+	}
+}
+
+// startCoordinator lets the group coordinator serve. Until then, members are told to come again.
+func (h *hosted) startCoordinator() time.Duration {
+	h.mu.Lock()
+	c, serving := h.coordinator, h.serving
+	h.mu.Unlock()
+	if c == nil || serving {
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(h.ctx, h.m.b.cfg.Timing.CallTimeout)
+	defer cancel()
+	if err := c.LeaderStart(ctx); err != nil {
+		h.log.Warn("the group coordinator could not start yet", "error", err)
+		return 200 * time.Millisecond
+	}
+	h.mu.Lock()
+	h.serving = true
+	h.mu.Unlock()
+	h.m.b.route.notify()
+	return 0
+}
+
+// announce reports a new leadership, at once and without voters.
+func (h *hosted) announce() {
+	if h.lead.announced {
+		return
+	}
+	h.lead.announced = true
+	_, p := h.assigned()
+	h.m.b.reporter.post(metadata.PartitionReport{
+		TP: h.tp, Group: h.group, Leader: h.m.b.cfg.ID, Epoch: int32(h.lead.term), Revision: p.Revision,
+	})
+}
+
+// reconcile moves the Raft configuration to the replicas that the metadata wants, and reports the voters once they are that. Only then: what is
+// reported as settled may cost the others their files.
+func (h *hosted) reconcile(r *partition.Replica) time.Duration {
+	_, p := h.assigned()
+	if h.settled(p, r) {
+		return 0
+	}
+	every := h.m.b.cfg.Timing.ReconcileEvery
+	ctx, cancel := context.WithTimeout(h.ctx, 3*h.m.b.cfg.Timing.CallTimeout)
+	defer cancel()
+	done, err := r.Reconcile(ctx, metadata.Servers(p.Replicas), func(s raft.Server) bool { return h.caughtUp(ctx, r, s) })
+	if err != nil {
+		h.log.Debug("moving the replicas", "error", err)
+		return every
+	}
+	if !done {
+		return min(every, 200*time.Millisecond)
+	}
+	h.m.b.reporter.post(metadata.PartitionReport{
+		TP: h.tp, Group: h.group, Leader: h.m.b.cfg.ID, Epoch: int32(h.lead.term), Voters: p.Replicas, Revision: p.Revision,
+	})
+	return every // until the metadata says so
+}
+
+// settled says that the metadata and the Raft configuration agree on everything.
+func (h *hosted) settled(p *metadata.Partition, r *partition.Replica) bool {
+	if p.Leader != h.m.b.cfg.ID || p.LeaderEpoch != int32(h.lead.term) || p.Settled != p.Revision || p.Moving() {
+		return false
+	}
+	servers := r.Status().Servers
+	if len(servers) != len(p.Replicas) {
+		return false
+	}
+	return !slices.ContainsFunc(p.Replicas, func(want metadata.Replica) bool { return !slices.Contains(servers, want.Server()) })
+}
+
+// caughtUp asks the replica's broker how far it is.
+func (h *hosted) caughtUp(ctx context.Context, r *partition.Replica, s raft.Server) bool {
+	ctx, cancel := context.WithTimeout(ctx, h.m.b.cfg.Timing.CallTimeout)
+	defer cancel()
+	target := r.Status().LastIndex
+	list, err := call[statusRequest, []replicaStatus](ctx, h.m.b, s.Address, methodReplicaStatus,
+		statusRequest{Replicas: []replicaName{{Group: h.group, ServerID: string(s.ID)}}})
+	return err == nil && len(list) == 1 && list[0].Open && list[0].LastIndex+maxLag >= target
+}
+
+// preferLeader gives leadership to the partition's preferred leader (the first of its replicas) when that broker has been there and
+// caught up for a while. Throttled over the whole broker, and spread by a share of the pause that depends on the group.
+func (h *hosted) preferLeader(r *partition.Replica) time.Duration {
+	b := h.m.b
+	_, p := h.assigned()
+	if !b.cfg.AutoBalanceLeaders || len(p.Replicas) == 0 || p.Replicas[0].Broker == b.cfg.ID {
+		return 0
+	}
+	every := b.cfg.Timing.ReconcileEvery
+	preferred := p.Replicas[0]
+	if p.Moving() || !b.isAlive(preferred.Broker) || !h.caughtUp(h.ctx, r, preferred.Server()) {
+		h.lead.preferredSince = time.Time{}
+		return every
+	}
+	now := time.Now()
+	if h.lead.preferredSince.IsZero() {
+		h.lead.preferredSince = now
+	}
+	after := b.cfg.Timing.PreferredAfter
+	jitter := time.Duration(uint64(after) / 2 * (uint64(h.group) % 16) / 16)
+	if now.Sub(h.lead.preferredSince) < after+jitter || !h.m.transfers.allow(now) {
+		return every
+	}
+	ctx, cancel := context.WithTimeout(h.ctx, b.cfg.Timing.CallTimeout)
+	defer cancel()
+	server := preferred.Server()
+	if err := r.TransferLeadership(ctx, &server); err != nil {
+		h.log.Debug("giving leadership to the preferred leader", "broker", preferred.Broker, "error", err)
+		h.lead.preferredSince = time.Time{}
+	}
+	return every
+}
+
+// transferAway hands leadership to whichever voter is the furthest.
+func (h *hosted) transferAway(ctx context.Context) error {
+	r := h.open()
+	if r == nil {
+		return nil
+	}
+	return r.TransferLeadership(ctx, nil)
+}

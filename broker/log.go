@@ -1,0 +1,148 @@
+package broker
+
+import (
+	"context"
+	"sync"
+
+	"github.com/flotilla-log/flotilla/broker/api"
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/proto/record"
+)
+
+// Append implements api.Log. An append is handed to the replica once only: after a refusal the batch is the replica's all the same.
+func (b *Broker) Append(ctx context.Context, req api.AppendRequest) (api.AppendResult, error) {
+	ctx, cancel := b.appendDeadline(ctx)
+	defer cancel()
+	r, err := b.leadReplica(ctx, req.TopicPartition)
+	if err != nil {
+		return api.AppendResult{}, err
+	}
+	res, err := r.Append(ctx, partition.AppendRequest{Batch: req.Batch, Expected: req.Expected})
+	return toAppendResult(res), b.apiError(err, &req.TopicPartition)
+}
+
+func (b *Broker) appendDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, b.cfg.Timing.AppendTimeout)
+}
+
+// AppendAsync implements api.Log. It does not wait for elections: a stream of appends to many partitions must not stand still for one.
+func (b *Broker) AppendAsync(ctx context.Context, req api.AppendRequest, done func(api.AppendResult, error)) {
+	h, err := b.leadNow(req.TopicPartition)
+	var r *partition.Replica
+	if err == nil {
+		if r = h.open(); r == nil {
+			err = b.apiError(partition.ErrClosed, &req.TopicPartition)
+		}
+	}
+	if err != nil {
+		go done(api.AppendResult{}, err)
+		return
+	}
+	r.AppendAsync(ctx, partition.AppendRequest{Batch: req.Batch, Expected: req.Expected}, func(res partition.AppendResult, err error) {
+		done(toAppendResult(res), b.apiError(err, &req.TopicPartition))
+	})
+}
+
+// leadReplica is lead for those who only need the partition's replica.
+func (b *Broker) leadReplica(ctx context.Context, tp api.TopicPartition) (*partition.Replica, error) {
+	h, err := b.lead(ctx, tp)
+	if err != nil {
+		return nil, err
+	}
+	if isCoordinator(h) {
+		return nil, &api.Error{Code: api.CodeInvalidTopic, TP: &tp, Message: tp.Topic + " holds consumer groups, not records"}
+	}
+	if r := h.open(); r != nil {
+		return r, nil
+	}
+	return nil, b.apiError(partition.ErrClosed, &tp)
+}
+
+func isCoordinator(h *hosted) bool {
+	t, _ := h.assigned()
+	return t.Kind == metadata.KindCoordinator
+}
+
+func toAppendResult(r partition.AppendResult) api.AppendResult {
+	return api.AppendResult{
+		BaseOffset: r.BaseOffset, LogAppendTime: r.LogAppendTime, LogStart: r.LogStart, Duplicate: r.Duplicate, LeaderEpoch: r.LeaderEpoch,
+	}
+}
+
+// ListOffset implements api.Log.
+func (b *Broker) ListOffset(ctx context.Context, tp api.TopicPartition, pos api.Position) (api.ListedOffset, error) {
+	r, err := b.leadReplica(ctx, tp)
+	if err != nil {
+		return api.ListedOffset{}, err
+	}
+	out := api.ListedOffset{Offset: -1, Timestamp: -1}
+	start, hw := r.Bounds()
+	_, term := r.Leader()
+	out.LeaderEpoch = int32(term)
+	found := true
+	switch pos.Kind {
+	case api.PositionEarliest:
+		out.Offset = start
+	case api.PositionLatest:
+		out.Offset = hw
+	case api.PositionTimestamp:
+		out.Offset, out.Timestamp, found, err = r.OffsetForTimestamp(pos.Timestamp)
+	case api.PositionMaxTimestamp:
+		out.Offset, out.Timestamp, found, err = r.MaxTimestamp()
+	default:
+		err = api.Errorf(api.CodeInvalidRequest, "position kind %d is unknown", pos.Kind)
+	}
+	if err != nil {
+		return api.ListedOffset{}, b.apiError(err, &tp)
+	}
+	if !found {
+		out.Offset, out.Timestamp = -1, -1
+	}
+	if !r.IsLeader() { // it stopped leading meanwhile: its bounds may be behind
+		return api.ListedOffset{}, b.apiError(partition.ErrNotLeader, &tp)
+	}
+	return out, nil
+}
+
+// DeleteRecords implements api.Log.
+func (b *Broker) DeleteRecords(ctx context.Context, tp api.TopicPartition, before record.Offset) (record.Offset, error) {
+	ctx, cancel := b.appendDeadline(ctx)
+	defer cancel()
+	r, err := b.leadReplica(ctx, tp)
+	if err != nil {
+		return 0, err
+	}
+	start, err := r.DeleteRecords(ctx, before)
+	return start, b.apiError(err, &tp)
+}
+
+// producerIDs is this broker's block of producer IDs. mu is held while a new block is fetched, so that only one is.
+type producerIDs struct {
+	mu        sync.Mutex
+	next, end int64
+}
+
+// producerBlock is how many IDs a broker takes at a time; the rest of a block is given up when the broker stops.
+const producerBlock = 1000
+
+// InitProducer implements api.Log.
+func (b *Broker) InitProducer(ctx context.Context) (api.ProducerID, error) {
+	ids := &b.producers
+	ids.mu.Lock()
+	defer ids.mu.Unlock()
+	if ids.next == ids.end {
+		ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.AppendTimeout)
+		defer cancel()
+		res, err := b.node.Propose(ctx, &metadata.AllocateProducerIDs{Count: producerBlock})
+		if err != nil {
+			return api.ProducerID{}, b.apiError(err, nil)
+		}
+		ids.next, ids.end = res.FirstProducerID, res.FirstProducerID+producerBlock
+	}
+	ids.next++
+	return api.ProducerID{ID: ids.next - 1}, nil
+}

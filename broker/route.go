@@ -1,0 +1,131 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker/api"
+	"github.com/flotilla-log/flotilla/broker/metadata"
+)
+
+// syncWait bounds the look whether this broker's metadata lags, before a topic is called unknown.
+const syncWait = time.Second
+
+// lead returns this broker's replica of tp if it leads and serves. Otherwise it names the leader (CodeNotLeader), or, in the
+// middle of an election, waits for its end up to Timing.LeaderWait and then gives up (CodeLeaderNotAvailable).
+func (b *Broker) lead(ctx context.Context, tp api.TopicPartition) (*hosted, error) {
+	h, err := b.leadNow(tp)
+	if err == nil || !b.worthWaiting(err) {
+		return h, err
+	}
+	if api.CodeOf(err) == api.CodeUnknownTopicOrPartition {
+		b.syncMetadata(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.LeaderWait)
+	defer cancel()
+	for {
+		routes, state := b.route.wait(), b.node.Changed()
+		h, err = b.leadNow(tp)
+		if err == nil || api.CodeOf(err) != api.CodeLeaderNotAvailable {
+			return h, err
+		}
+		select {
+		case <-routes:
+		case <-state:
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+func (b *Broker) worthWaiting(err error) bool {
+	code := api.CodeOf(err)
+	return code == api.CodeLeaderNotAvailable || code == api.CodeUnknownTopicOrPartition
+}
+
+// leadNow is lead without waiting.
+func (b *Broker) leadNow(tp api.TopicPartition) (*hosted, error) {
+	if b.stopping.Load() {
+		return b.leadWhileStopping(tp)
+	}
+	p := b.node.State().Find(tp)
+	if p == nil {
+		return nil, unknownPartition(tp)
+	}
+	h := b.replicas.get(p)
+	if h != nil && h.leads() {
+		return h, nil
+	}
+	return nil, b.leaderElsewhere(tp, b.leaderOf(p, h))
+}
+
+// leadWhileStopping serves what is led to the end, and sends everyone else away.
+func (b *Broker) leadWhileStopping(tp api.TopicPartition) (*hosted, error) {
+	if p := b.node.State().Find(tp); p != nil {
+		h := b.replicas.get(p)
+		if h != nil && h.leads() {
+			return h, nil
+		}
+		if leader := b.leaderOf(p, h); leader != api.NoBroker {
+			return nil, b.leaderElsewhere(tp, leader)
+		}
+	}
+	return nil, &api.Error{Code: api.CodeShuttingDown, Message: fmt.Sprintf("broker %d is shutting down", b.cfg.ID), TP: &tp}
+}
+
+// leaderOf is the leader of a partition as far as this broker knows: what its own replica says counts, else the metadata. It is
+// NoBroker during an election, which is also what a leader that gossip lost or that does not serve yet amounts to.
+func (b *Broker) leaderOf(p *metadata.Partition, h *hosted) api.BrokerID {
+	leader := p.Leader
+	if h != nil {
+		if addr, known := h.knownLeader(); known {
+			leader = api.NoBroker
+			if id, ok := metadata.ParseServerAddress(addr); ok {
+				leader = id
+			}
+		}
+	}
+	if leader == b.cfg.ID || !b.isAlive(leader) {
+		return api.NoBroker
+	}
+	return leader
+}
+
+func (b *Broker) leaderElsewhere(tp api.TopicPartition, leader api.BrokerID) error {
+	if leader == api.NoBroker {
+		return &api.Error{Code: api.CodeLeaderNotAvailable, TP: &tp,
+			Message: fmt.Sprintf("%s/%d has no leader at the moment: try again shortly", tp.Topic, tp.Partition)}
+	}
+	return &api.Error{Code: api.CodeNotLeader, TP: &tp, Leader: b.endpoint(leader),
+		Message: fmt.Sprintf("broker %d does not lead %s/%d; broker %d does", b.cfg.ID, tp.Topic, tp.Partition, leader)}
+}
+
+func unknownPartition(tp api.TopicPartition) error {
+	return &api.Error{Code: api.CodeUnknownTopicOrPartition, TP: &tp,
+		Message: fmt.Sprintf("there is no partition %d of a topic %q", tp.Partition, tp.Topic)}
+}
+
+// syncMetadata brings this broker's metadata up to date, once for all requests that wait for it at the same time.
+func (b *Broker) syncMetadata(ctx context.Context) {
+	done := b.syncs.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(b.ctx, syncWait)
+		defer cancel()
+		return nil, b.node.Sync(ctx)
+	})
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// endpoint is where clients reach a broker; nil if it is not known.
+func (b *Broker) endpoint(id api.BrokerID) *api.Endpoint {
+	if id == b.cfg.ID {
+		return &api.Endpoint{ID: id, Host: b.grpcAddr}
+	}
+	if r := b.node.State().Brokers[id]; r != nil && r.GRPCAddr != "" {
+		return &api.Endpoint{ID: id, Host: r.GRPCAddr}
+	}
+	return nil
+}

@@ -1,0 +1,268 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker/controller"
+	"github.com/flotilla-log/flotilla/broker/grpcapi"
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/partition/stable"
+	"github.com/flotilla-log/flotilla/partition/transport"
+)
+
+// Start locks the data directory, brings all parts up and returns when the listeners accept requests; the broker may then still be waiting for
+// its cluster (see Ready). On an error everything is closed again. ctx bounds the start only.
+//
+// The order: what can refuse the start for a mistake of the operator comes first (directory, identity, ports), then each part after those it
+// calls. Peers may connect from the transport's step on; groups that are not open yet refuse them and are asked again.
+func (b *Broker) Start(ctx context.Context) error {
+	steps := []struct {
+		what string
+		run  func(context.Context) error
+	}{
+		{"data directory", b.openDataDir},
+		{"listening", b.listen},
+		// Votes before anything that could vote.
+		{"vote store", b.openStable},
+		{"transport", b.openTransport},
+		{"metadata", b.openMetadata},
+		// The replicas that the metadata on this disk knows open at once; they need nobody's word for it.
+		{"replicas", b.openReplicas},
+		// Gossip brings events, which the parts before it must be there for.
+		{"gossip", b.startGossip},
+		{"controller", b.startController},
+		{"front ends", b.serve},
+	}
+	for _, s := range steps {
+		if err := s.run(ctx); err != nil {
+			b.stopAll()
+			return fmt.Errorf("broker %d: %s: %w", b.cfg.ID, s.what, err)
+		}
+	}
+	b.up.Store(true)
+	b.wg.Go(b.becomeReady)
+	return nil
+}
+
+func (b *Broker) openDataDir(context.Context) error {
+	lock, err := lockDataDir(b.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	b.closers = append(b.closers, func() { _ = lock.Close() })
+	if err := checkDataDir(b.cfg.DataDir); err != nil {
+		return err
+	}
+	b.identity, err = metadata.OpenIdentity(b.cfg.DataDir, b.cfg.ID)
+	return err
+}
+
+// listen takes the ports; nobody is accepted yet.
+func (b *Broker) listen(context.Context) error {
+	var err error
+	if b.grpcLn, err = listenOn(b.cfg.Seams.GRPCListener, b.cfg.GRPCAddr); err != nil {
+		return fmt.Errorf("for clients: %w", err)
+	}
+	b.closers = append(b.closers, func() { _ = b.grpcLn.Close() })
+	if b.peerLn, err = listenOn(b.cfg.Seams.PeerListener, b.cfg.PeerAddr); err != nil {
+		return fmt.Errorf("for brokers: %w", err)
+	}
+	b.closers = append(b.closers, func() { _ = b.peerLn.Close() })
+	b.grpcAddr = advertised(b.cfg.AdvertiseGRPCAddr, b.cfg.AdvertiseHost, b.grpcLn.Addr())
+	b.peerAddr = advertised(b.cfg.AdvertisePeerAddr, b.cfg.AdvertiseHost, b.peerLn.Addr())
+	return nil
+}
+
+func listenOn(given net.Listener, addr string) (net.Listener, error) {
+	if given != nil {
+		return given, nil
+	}
+	return net.Listen("tcp", addr)
+}
+
+// advertised is the address that others are told: explicit (host:port or just host), else the common host, else the address listened on, where
+// "everywhere" becomes this machine's first address that is not loopback.
+func advertised(explicit, host string, listening net.Addr) string {
+	lhost, port, err := net.SplitHostPort(listening.String())
+	if err != nil {
+		return listening.String()
+	}
+	if h, p, err := net.SplitHostPort(explicit); err == nil {
+		return net.JoinHostPort(h, p)
+	}
+	switch {
+	case explicit != "":
+		return net.JoinHostPort(explicit, port)
+	case host != "":
+		return net.JoinHostPort(host, port)
+	}
+	if ip := net.ParseIP(lhost); ip != nil && ip.IsUnspecified() {
+		lhost = outwardIP()
+	}
+	return net.JoinHostPort(lhost, port)
+}
+
+// outwardIP is the machine's first address that others may reach, or loopback if it has none.
+func outwardIP() string {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return "127.0.0.1"
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && n.IP.To4() != nil {
+			return n.IP.String()
+		}
+	}
+	return "127.0.0.1"
+}
+
+func (b *Broker) gossipAdvertise() string {
+	if b.cfg.AdvertiseGossipAddr != "" {
+		return b.cfg.AdvertiseGossipAddr
+	}
+	if b.cfg.AdvertiseHost != "" {
+		return b.cfg.AdvertiseHost
+	}
+	host, _, err := net.SplitHostPort(b.cfg.GossipAddr)
+	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
+		return outwardIP()
+	}
+	return ""
+}
+
+func (b *Broker) openStable(context.Context) error {
+	s, err := stable.OpenWith(stable.Options{
+		Path: filepath.Join(b.cfg.DataDir, stableFile), Logger: b.log.Named("stable"),
+		// Without votes on the disk no group of this broker can go on.
+		OnFailure: func(err error) { b.fail(fmt.Errorf("storing terms and votes: %w", err)) },
+	})
+	if err != nil {
+		return err
+	}
+	b.stable = s
+	b.closers = append(b.closers, func() { _ = s.Close() })
+	return nil
+}
+
+func (b *Broker) openTransport(context.Context) error {
+	t, err := transport.New(transport.Config{
+		Local: metadata.ServerAddress(b.cfg.ID), ClusterID: b.identity.ClusterID, Learned: b.identity.Learn,
+		Listener: b.peerLn, Resolve: b.resolve, Logger: b.log.Named("transport"),
+	})
+	if err != nil {
+		return err
+	}
+	b.transport = t
+	b.closers = append(b.closers, func() { _ = t.Close() })
+	b.handleCalls()
+	return nil
+}
+
+func (b *Broker) openMetadata(context.Context) error {
+	n, err := metadata.Open(metadata.Config{
+		Dir: filepath.Join(b.cfg.DataDir, metadataDir), Identity: b.identity, Transport: b.transport,
+		Stable:    b.stable.Group(metadata.Group),
+		Timing:    metadata.Timing{Heartbeat: b.cfg.Timing.MetadataHeartbeat},
+		Now:       b.cfg.Seams.Now,
+		OnFailure: func(err error) { b.fail(fmt.Errorf("metadata: %w", err)) },
+		Logger:    b.log.Named("metadata"),
+	})
+	if err != nil {
+		return err
+	}
+	b.node = n
+	b.nodeRef.Store(n)
+	b.closers = append(b.closers, func() { _ = n.Close() })
+	return nil
+}
+
+func (b *Broker) openReplicas(context.Context) error {
+	b.reporter = newReporter(b)
+	m, err := newReplicaManager(b)
+	if err != nil {
+		return err
+	}
+	b.replicas = m
+	b.closers = append(b.closers, func() { b.reporter.close(); m.close() })
+	b.reporter.start()
+	m.start()
+	return nil
+}
+
+func (b *Broker) startController(context.Context) error {
+	cfg := controller.Config{
+		Node: b.node, Members: b.members.Load().Members, ReplaceAfter: b.cfg.ReplaceAfter,
+		Now: b.cfg.Seams.Now, Logger: b.log.Named("controller"),
+	}
+	if b.cfg.Timing.FastGossip {
+		cfg.Grace, cfg.Tick = 2*time.Second, 200*time.Millisecond
+	}
+	c := controller.New(cfg)
+	b.controller.Store(c)
+	b.closers = append(b.closers, c.Close)
+	return nil
+}
+
+func (b *Broker) serve(context.Context) error {
+	b.server = grpcapi.New(b, grpcapi.Options{
+		MaxMessageBytes: b.cfg.Memory.MaxMessageBytes, MaxFetchBytes: b.cfg.Memory.FetchBytes,
+		AppendTimeout: b.cfg.Timing.AppendTimeout, Logger: b.log.Named("grpc"),
+	})
+	b.wg.Go(func() {
+		if err := b.server.Serve(b.grpcLn); err != nil {
+			b.fail(fmt.Errorf("serving clients: %w", err))
+		}
+	})
+	return nil
+}
+
+// becomeReady waits until the broker is of use: it knows the cluster's metadata as of now, is registered in it, and its replicas are
+// open (or have failed to open, which Status tells).
+func (b *Broker) becomeReady() {
+	for _, wait := range []func(context.Context) error{b.awaitSynced, b.awaitRegistered, b.replicas.awaitOpen} {
+		if err := wait(b.ctx); err != nil {
+			return
+		}
+	}
+	b.server.SetServing(true)
+	b.log.Info("ready", "cluster", b.identity.ClusterID(), "grpc", b.grpcAddr)
+	close(b.ready)
+}
+
+func (b *Broker) awaitSynced(ctx context.Context) error {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, b.cfg.Timing.CallTimeout)
+		changed := b.node.Changed()
+		err := b.node.Sync(attempt)
+		if err != nil && !errors.Is(err, metadata.ErrClosed) {
+			select { // not before something has changed, or a moment has passed
+			case <-changed:
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+		cancel()
+		if err == nil || ctx.Err() != nil || errors.Is(err, metadata.ErrClosed) {
+			return errors.Join(err, ctx.Err())
+		}
+	}
+}
+
+func (b *Broker) awaitRegistered(ctx context.Context) error {
+	for {
+		changed := b.node.Changed()
+		if r := b.node.State().Brokers[b.cfg.ID]; r != nil && r.Incarnation == b.identity.Incarnation() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

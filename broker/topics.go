@@ -1,0 +1,290 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/flotilla-log/flotilla/broker/api"
+	"github.com/flotilla-log/flotilla/broker/controller"
+	"github.com/flotilla-log/flotilla/broker/metadata"
+)
+
+const (
+	// maxPartitions bounds the partitions of one topic: each is a Raft group on every one of its replicas' brokers.
+	maxPartitions = 10000
+	// internalPrefix is of topics that Flotilla makes for itself.
+	internalPrefix = "__"
+)
+
+// CreateTopic implements api.Topics. It returns when all partitions have leaders, or after Timing.CreateWait without.
+func (b *Broker) CreateTopic(ctx context.Context, req api.CreateTopicRequest) (api.TopicDescription, error) {
+	if err := b.checkNewTopic(&req); err != nil {
+		return api.TopicDescription{}, err
+	}
+	cmd, err := b.planTopic(req, metadata.KindData, false)
+	if err != nil {
+		return api.TopicDescription{}, b.apiError(err, nil)
+	}
+	if req.ValidateOnly {
+		return describePlan(cmd), nil
+	}
+	if _, err := b.node.Propose(ctx, cmd); err != nil {
+		return api.TopicDescription{}, b.apiError(err, nil)
+	}
+	b.awaitLeaders(ctx, req.Name)
+	return b.DescribeTopic(ctx, req.Name)
+}
+
+// checkNewTopic refuses what cannot be, and fills in defaults.
+func (b *Broker) checkNewTopic(req *api.CreateTopicRequest) error {
+	if err := metadata.ValidateTopicName(req.Name); err != nil {
+		return err
+	}
+	if strings.HasPrefix(req.Name, internalPrefix) {
+		return api.Errorf(api.CodeInvalidTopic, "topic %q: names that begin with %q are Flotilla's own", req.Name, internalPrefix)
+	}
+	if err := b.checkSettings(req.Settings); err != nil {
+		return err
+	}
+	if b.node.State().Topics[req.Name] != nil {
+		return api.Errorf(api.CodeTopicAlreadyExists, "topic %q exists already", req.Name)
+	}
+	if req.Partitions == 0 {
+		req.Partitions = b.cfg.DefaultPartitions
+	}
+	if req.Partitions < 0 || req.Partitions > maxPartitions {
+		return api.Errorf(api.CodeInvalidPartitions, "%d partitions: a topic has from 1 to %d", req.Partitions, maxPartitions)
+	}
+	if req.ReplicationFactor < 0 {
+		return api.Errorf(api.CodeInvalidReplicationFactor, "replication factor %d: it must be at least 1", req.ReplicationFactor)
+	}
+	if req.ReplicationFactor == 0 {
+		req.ReplicationFactor = b.defaultRF(b.cfg.DefaultReplicationFactor)
+	}
+	return nil
+}
+
+// defaultRF is what was configured, or 3 if the cluster has so many brokers.
+func (b *Broker) defaultRF(configured int16) int16 {
+	if configured > 0 {
+		return configured
+	}
+	brokers := b.cfg.BootstrapExpect
+	present := 0
+	for _, r := range b.node.State().Brokers {
+		if !r.Draining {
+			present++
+		}
+	}
+	return int16(min(3, max(brokers, present, 1)))
+}
+
+func (b *Broker) checkSettings(set map[string]string) error {
+	if err := metadata.ValidateSettings(set); err != nil {
+		return err
+	}
+	if v, ok := set["max.message.bytes"]; ok {
+		if n, err := strconv.ParseInt(v, 10, 64); err == nil && n > int64(b.cfg.Memory.MaxMessageBytes) {
+			return api.Errorf(api.CodeInvalidConfig, "max.message.bytes=%d: this cluster takes messages of at most %d bytes", n, b.cfg.Memory.MaxMessageBytes)
+		}
+	}
+	return nil
+}
+
+// planTopic places the partitions.
+func (b *Broker) planTopic(req api.CreateTopicRequest, kind metadata.Kind, internal bool) (*metadata.CreateTopic, error) {
+	assignment, err := controller.Place(b.view(), nil, req.Partitions, req.ReplicationFactor)
+	if err != nil {
+		return nil, err
+	}
+	cmd := &metadata.CreateTopic{
+		Name: req.Name, Internal: internal, Kind: kind, ReplicationFactor: req.ReplicationFactor, Settings: req.Settings, Assignment: assignment,
+	}
+	_, _ = rand.Read(cmd.ID[:]) // never fails
+	return cmd, nil
+}
+
+func describePlan(cmd *metadata.CreateTopic) api.TopicDescription {
+	d := api.TopicDescription{Name: cmd.Name, ReplicationFactor: cmd.ReplicationFactor, Settings: metadata.DescribeSettings(cmd.Settings)}
+	for i, brokers := range cmd.Assignment {
+		d.Partitions = append(d.Partitions, api.PartitionDescription{
+			Partition: int32(i), Leader: api.NoBroker, LeaderEpoch: -1, Replicas: brokers, LogStart: -1, HighWatermark: -1, SizeBytes: -1,
+		})
+	}
+	return d
+}
+
+// awaitLeaders waits until all partitions of a topic have leaders, the topic has gone, or Timing.CreateWait has passed.
+func (b *Broker) awaitLeaders(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.CreateWait)
+	defer cancel()
+	leaderless := func(p *metadata.Partition) bool { return p.Leader == api.NoBroker }
+	for {
+		changed := b.node.Changed()
+		t := b.node.State().Topics[name]
+		if t == nil || !slices.ContainsFunc(t.Partitions, leaderless) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// findTopic is the topic by the metadata of this broker, brought up to date first if it is not there.
+func (b *Broker) findTopic(ctx context.Context, name string) (*metadata.Topic, error) {
+	if t := b.node.State().Topics[name]; t != nil {
+		return t, nil
+	}
+	b.syncMetadata(ctx)
+	if t := b.node.State().Topics[name]; t != nil {
+		return t, nil
+	}
+	return nil, api.Errorf(api.CodeUnknownTopicOrPartition, "there is no topic %q", name)
+}
+
+// changeable is findTopic for changes.
+func (b *Broker) changeable(ctx context.Context, name string) (*metadata.Topic, error) {
+	t, err := b.findTopic(ctx, name)
+	if err == nil && t.Internal {
+		return nil, api.Errorf(api.CodeInvalidTopic, "topic %q is Flotilla's own and cannot be changed", name)
+	}
+	return t, err
+}
+
+// DeleteTopic implements api.Topics. It returns when the deletion is decided; the files go within moments on the brokers that are up, and on the
+// others when they come back.
+func (b *Broker) DeleteTopic(ctx context.Context, name string) error {
+	t, err := b.changeable(ctx, name)
+	if err != nil {
+		return err
+	}
+	_, err = b.node.Propose(ctx, &metadata.DeleteTopic{Name: name, ID: t.ID})
+	return b.apiError(err, nil)
+}
+
+// AlterTopic implements api.Topics.
+func (b *Broker) AlterTopic(ctx context.Context, name string, set map[string]string, unset []string) (api.TopicDescription, error) {
+	if _, err := b.changeable(ctx, name); err != nil {
+		return api.TopicDescription{}, err
+	}
+	if err := b.checkSettings(set); err != nil {
+		return api.TopicDescription{}, err
+	}
+	if _, err := b.node.Propose(ctx, &metadata.AlterTopic{Name: name, Set: set, Unset: unset}); err != nil {
+		return api.TopicDescription{}, b.apiError(err, nil)
+	}
+	return b.DescribeTopic(ctx, name)
+}
+
+// CreatePartitions implements api.Topics.
+func (b *Broker) CreatePartitions(ctx context.Context, name string, total int32) (api.TopicDescription, error) {
+	t, err := b.changeable(ctx, name)
+	if err != nil {
+		return api.TopicDescription{}, err
+	}
+	have := int32(len(t.Partitions))
+	if total <= have || total > maxPartitions {
+		return api.TopicDescription{}, api.Errorf(api.CodeInvalidPartitions,
+			"topic %q has %d partitions: the new total must be more than that and at most %d", name, have, maxPartitions)
+	}
+	assignment, err := controller.Place(b.view(), t, total-have, t.ReplicationFactor)
+	if err == nil {
+		_, err = b.node.Propose(ctx, &metadata.GrowTopic{Name: name, From: have, Assignment: assignment})
+	}
+	if err != nil {
+		return api.TopicDescription{}, b.apiError(err, nil)
+	}
+	b.awaitLeaders(ctx, name)
+	return b.DescribeTopic(ctx, name)
+}
+
+// ListTopics implements api.Topics.
+func (b *Broker) ListTopics(_ context.Context, internal bool) ([]api.TopicSummary, error) {
+	var out []api.TopicSummary
+	for _, t := range b.node.State().SortedTopics() {
+		if !t.Internal || internal {
+			out = append(out, api.TopicSummary{
+				Name: t.Name, Partitions: int32(len(t.Partitions)), ReplicationFactor: t.ReplicationFactor, Internal: t.Internal,
+			})
+		}
+	}
+	return out, nil
+}
+
+// DescribeTopic implements api.Topics.
+func (b *Broker) DescribeTopic(ctx context.Context, name string) (api.TopicDescription, error) {
+	t, err := b.findTopic(ctx, name)
+	if err != nil {
+		return api.TopicDescription{}, err
+	}
+	d := api.TopicDescription{
+		Name: t.Name, ID: t.ID, Internal: t.Internal, ReplicationFactor: t.ReplicationFactor, Settings: metadata.DescribeSettings(t.Settings),
+	}
+	statuses := b.leaderStatuses(ctx, t.Partitions)
+	for i, p := range t.Partitions {
+		pd := api.PartitionDescription{
+			Partition: p.Partition, Leader: p.Leader, LeaderEpoch: p.LeaderEpoch,
+			Replicas: metadata.BrokerIDs(p.Replicas), Voters: metadata.BrokerIDs(p.Voters), LogStart: -1, HighWatermark: -1, SizeBytes: -1,
+		}
+		if s := statuses[i]; s.Leads {
+			pd.LogStart, pd.HighWatermark, pd.SizeBytes = s.LogStart, s.HighWatermark, s.Bytes
+		}
+		d.Partitions = append(d.Partitions, pd)
+	}
+	return d, nil
+}
+
+// leaderStatuses asks the leaders of partitions, each broker once. Where that fails, or the broker does not lead, Leads is false.
+func (b *Broker) leaderStatuses(ctx context.Context, partitions []*metadata.Partition) []replicaStatus {
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.CallTimeout)
+	defer cancel()
+	byLeader := map[api.BrokerID][]int{}
+	for i, p := range partitions {
+		if p.Leader != api.NoBroker {
+			byLeader[p.Leader] = append(byLeader[p.Leader], i)
+		}
+	}
+	out := make([]replicaStatus, len(partitions))
+	var g errgroup.Group
+	for leader, indexes := range byLeader {
+		if !b.isAlive(leader) {
+			continue
+		}
+		g.Go(func() error {
+			var req statusRequest
+			for _, i := range indexes {
+				req.Replicas = append(req.Replicas, replicaName{Group: partitions[i].Group})
+			}
+			list, err := call[statusRequest, []replicaStatus](ctx, b, metadata.ServerAddress(leader), methodReplicaStatus, req)
+			if err != nil || len(list) != len(indexes) {
+				return errors.Join(err)
+			}
+			for j, i := range indexes {
+				out[i] = list[j]
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		b.log.Debug("asking leaders for offsets", "error", err)
+	}
+	return out
+}
+
+// partitionsOf is what group coordinators assign by.
+func (b *Broker) partitionsOf(topic string) (int32, bool) {
+	t := b.node.State().Topics[topic]
+	if t == nil {
+		return 0, false
+	}
+	return int32(len(t.Partitions)), true
+}
