@@ -13,6 +13,10 @@ import (
 type Command interface {
 	// kind is the command's name in the log.
 	kind() string
+	// check refuses what this release holds to be wrong, by the proposer's State. It is not part of applying, so that
+	// releases with other limits or settings apply the same log alike.
+	check(*State) error
+	// apply checks only what must be checked in the order of the log.
 	apply(*change) (Result, error)
 }
 

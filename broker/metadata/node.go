@@ -2,10 +2,18 @@ package metadata
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/partition/transport"
@@ -22,8 +30,7 @@ type Config struct {
 	// Stable holds this group's term and vote: stable.Store.Group(metadata.Group).
 	Stable raft.StableStore
 	Timing Timing
-	Now    func() time.Time
-	// OnFailure is called at most once, when the group's files fail in a way that needs the broker to go down.
+	// OnFailure is called at most once, when the node finds that the broker must not go on: it belongs to another cluster.
 	OnFailure func(error)
 	Logger    hclog.Logger
 }
@@ -38,64 +45,244 @@ type Timing struct {
 	SnapshotEvery uint64
 }
 
-// Server is a member of the metadata group.
-type Server struct {
-	Broker   api.BrokerID
-	ServerID raft.ServerID // "<broker>-<incarnation>"
-	Voter    bool
+func (t *Timing) setDefaults() {
+	if t.Heartbeat <= 0 {
+		t.Heartbeat = 750 * time.Millisecond
+	}
+	if t.CommitDelay <= 0 {
+		t.CommitDelay = 50 * time.Millisecond
+	}
+	if t.SnapshotEvery == 0 {
+		t.SnapshotEvery = 4096
+	}
 }
 
-// Node is this broker's member of the metadata group.
-type Node struct{}
+// keepSnapshots is how many snapshots stay on disk.
+const keepSnapshots = 2
 
-// Open starts the node on what is in Dir. Without a Raft configuration there, it waits to be bootstrapped (Bootstrapper)
-// or to be added by the controller of a cluster that learns of this broker through gossip.
-func Open(cfg Config) (*Node, error) { return nil, ErrClosed }
+// Node is this broker's member of the metadata group. It owns one goroutine, watch, besides Raft's own; Close stops
+// it through ctx and waits.
+type Node struct {
+	cfg  Config
+	log  hclog.Logger
+	fsm  *fsm
+	raft *raft.Raft
+	bolt *raftboltdb.BoltStore
+
+	observer      *raft.Observer
+	observations  chan raft.Observation
+	bootstrapping sync.Mutex
+	failed        atomic.Bool
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	close  sync.Once
+}
+
+// Open starts the node on what is in Dir. Without a Raft configuration there, it waits to be bootstrapped (TryBootstrap)
+// or to be added by the controller of a cluster that learns of this broker through gossip. ErrMetadataLost, ErrNewerFormat, ErrMalformed.
+func Open(cfg Config) (*Node, error) {
+	cfg.Timing.setDefaults()
+	if cfg.Logger == nil {
+		cfg.Logger = hclog.NewNullLogger()
+	}
+	n := &Node{cfg: cfg, log: cfg.Logger, fsm: newFSM(), observations: make(chan raft.Observation, 16)}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if err := n.open(); err != nil {
+		n.cancel()
+		return nil, fmt.Errorf("metadata: %s: %w", cfg.Dir, err)
+	}
+	n.handle()
+	n.wg.Add(1)
+	go n.watch()
+	return n, nil
+}
+
+// open brings Raft up; after an error nothing is left open.
+func (n *Node) open() (err error) {
+	if err := os.MkdirAll(n.cfg.Dir, 0o755); err != nil {
+		return err
+	}
+	n.bolt, err = raftboltdb.New(raftboltdb.Options{
+		Path:                    filepath.Join(n.cfg.Dir, "raft.db"),
+		BoltOptions:             &bbolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
+		MsgpackUseNewTimeFormat: true,
+	})
+	if err != nil {
+		return fmt.Errorf("open raft.db: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.bolt.Close())
+		}
+	}()
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.cfg.Dir, keepSnapshots, quiet(n.log.Named("snapshots")))
+	if err != nil {
+		return err
+	}
+	if err := n.checkFiles(snapshots); err != nil {
+		return err
+	}
+	return n.startRaft(snapshots)
+}
+
+// checkFiles refuses to start a member whose files are gone.
+func (n *Node) checkFiles(snapshots raft.SnapshotStore) error {
+	last, err := n.bolt.LastIndex()
+	if err != nil {
+		return err
+	}
+	list, err := snapshots.List()
+	if err != nil {
+		return err
+	}
+	if last == 0 && len(list) == 0 && n.cfg.Identity.record().Member {
+		return fmt.Errorf("%w: empty the broker's data directory to let it join as a new one", ErrMetadataLost)
+	}
+	return nil
+}
+
+func (n *Node) startRaft(snapshots raft.SnapshotStore) error {
+	cache, err := raft.NewLogCache(512, n.bolt)
+	if err != nil {
+		return err
+	}
+	group, err := n.cfg.Transport.Group(Group, transport.GroupOptions{})
+	if err != nil {
+		return err
+	}
+	n.raft, err = raft.NewRaft(n.raftConfig(), n.fsm, cache, n.cfg.Stable, snapshots, group)
+	if err != nil {
+		return errors.Join(err, group.Close())
+	}
+	n.observer = raft.NewObserver(n.observations, false, func(o *raft.Observation) bool {
+		_, leader := o.Data.(raft.LeaderObservation)
+		return leader
+	})
+	n.raft.RegisterObserver(n.observer)
+	return nil
+}
+
+// serverID is this broker's in the metadata group.
+func (n *Node) serverID() raft.ServerID {
+	return MemberID(n.cfg.Identity.Broker(), n.cfg.Identity.Incarnation())
+}
+
+func (n *Node) raftConfig() *raft.Config {
+	c := raft.DefaultConfig()
+	t := n.cfg.Timing
+	c.LocalID = n.serverID()
+	c.HeartbeatTimeout, c.ElectionTimeout = t.Heartbeat, t.Heartbeat
+	c.LeaderLeaseTimeout = t.Heartbeat * 2 / 3
+	c.CommitTimeout = t.CommitDelay
+	c.SnapshotThreshold, c.TrailingLogs = t.SnapshotEvery, t.SnapshotEvery
+	c.SnapshotInterval = 30 * time.Second
+	// A broker that is removed and comes back is added again by the controller.
+	c.ShutdownOnRemove = false
+	c.NoLegacyTelemetry = true
+	c.Logger = quiet(n.log)
+	return c
+}
 
 // State returns the newest snapshot; never nil.
-func (n *Node) State() *State { return nil }
+func (n *Node) State() *State { return n.fsm.state.Load() }
 
-// Changed returns a channel that is closed when State has changed after this call. Call Changed first, then State.
-func (n *Node) Changed() <-chan struct{} { return nil }
+// Changed returns a channel that is closed when State or Leader has changed after this call. Call Changed first, then State.
+func (n *Node) Changed() <-chan struct{} { return n.fsm.changed.wait() }
 
-// Propose has the command applied once, passing it to the leader, trying again for as long as it is certain or harmless, and returns
-// when this broker's State contains it. Errors: *api.Error of the command itself; ErrNoLeader, ErrOutcomeUnknown, ErrClosed.
-func (n *Node) Propose(ctx context.Context, c Command) (Result, error) { return Result{}, ErrClosed }
-
-// Sync returns when this broker's State contains everything that was committed when Sync was called. ErrNoLeader, ErrClosed.
-func (n *Node) Sync(ctx context.Context) error { return ErrClosed }
-
-// IsLeader says whether this broker is the controller.
-func (n *Node) IsLeader() bool { return false }
+// IsLeader says whether this broker is the controller. Its State may lag for a moment after it became so: see Sync.
+func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
 
 // Leader is the broker that leads the group (the controller), or api.NoBroker.
-func (n *Node) Leader() api.BrokerID { return api.NoBroker }
-
-// LeaderChanges delivers true when this node became leader and false when it stopped being it; only the latest matters.
-func (n *Node) LeaderChanges() <-chan bool { return nil }
-
-// HasCluster says whether the node has a Raft configuration, from bootstrapping or from a leader.
-func (n *Node) HasCluster() bool { return false }
-
-// Servers is the group's latest configuration, by broker ID.
-func (n *Node) Servers() []Server { return nil }
-
-// AddServer adds a broker as nonvoter, or makes it a voter. Leader only.
-func (n *Node) AddServer(ctx context.Context, id api.BrokerID, incarnation string, voter bool) error {
-	return ErrClosed
+func (n *Node) Leader() api.BrokerID {
+	addr, _ := n.raft.LeaderWithID()
+	id, _ := ParseServerAddress(addr)
+	return id
 }
 
-// DemoteServer takes a broker's vote. Leader only.
-func (n *Node) DemoteServer(ctx context.Context, id raft.ServerID) error { return ErrClosed }
+// HasCluster says whether the node has a Raft configuration, from bootstrapping or from a leader.
+func (n *Node) HasCluster() bool { return len(n.configuration().Servers) > 0 }
 
-// RemoveServer removes a member. Leader only.
-func (n *Node) RemoveServer(ctx context.Context, id raft.ServerID) error { return ErrClosed }
+func (n *Node) configuration() raft.Configuration { return n.raft.GetConfiguration().Configuration() }
 
-// CaughtUp says whether the broker's node has applied (nearly) everything that is committed. Leader only.
-func (n *Node) CaughtUp(ctx context.Context, id api.BrokerID) (bool, error) { return false, ErrClosed }
+// watch follows the state: it tells those who wait for changes of the leader, begins the cluster's history when this node
+// leads a new one, and notes the cluster's ID in broker.json.
+func (n *Node) watch() {
+	defer n.wg.Done()
+	retry := time.NewTicker(time.Second)
+	defer retry.Stop()
+	for {
+		changed := n.Changed()
+		n.settle()
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-changed:
+		case <-retry.C:
+		case <-n.observations:
+			n.fsm.changed.raise()
+		}
+	}
+}
 
-// TransferLeadership hands leadership to another voter; a graceful stop calls it first. nil if this node does not lead.
-func (n *Node) TransferLeadership(ctx context.Context) error { return nil }
+// settle brings broker.json and the state in line. Each step is tried again a second later if it fails.
+func (n *Node) settle() {
+	if !n.HasCluster() {
+		return
+	}
+	if !n.cfg.Identity.record().Member {
+		if err := n.cfg.Identity.setMember(); err != nil {
+			n.log.Error("broker.json cannot be written", "error", err)
+		}
+	}
+	if s := n.State(); s.ClusterID != "" {
+		n.learn(s.ClusterID)
+		return
+	}
+	rec := n.cfg.Identity.record()
+	if rec.Pledge == nil || !n.IsLeader() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, 5*time.Second)
+	defer cancel()
+	if _, err := n.Propose(ctx, &InitCluster{ClusterID: rec.Pledge.ClusterID}); err != nil {
+		n.log.Warn("the new cluster's ID is not yet recorded", "error", err)
+	}
+}
+
+func (n *Node) learn(clusterID string) {
+	err := n.cfg.Identity.Learn(clusterID)
+	switch {
+	case errors.Is(err, ErrClusterMismatch):
+		if n.failed.CompareAndSwap(false, true) && n.cfg.OnFailure != nil {
+			n.cfg.OnFailure(err)
+		}
+	case err != nil:
+		n.log.Error("broker.json cannot be written", "error", err)
+	}
+}
+
+// snapshot lets the next Open begin with the present state, instead of with an older one until a leader says what is committed.
+func (n *Node) snapshot() {
+	if err := n.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		n.log.Warn("no final snapshot; the next start will take a moment longer", "error", err)
+	}
+}
 
 // Close ends the node and waits for its goroutines. Close it before the transport and the stable store.
-func (n *Node) Close() error { return nil }
+func (n *Node) Close() error {
+	var err error
+	n.close.Do(func() {
+		n.cancel()
+		n.snapshot()
+		err = n.raft.Shutdown().Error()
+		n.wg.Wait()
+		n.raft.DeregisterObserver(n.observer)
+		err = errors.Join(err, n.bolt.Close())
+	})
+	if err != nil {
+		return fmt.Errorf("metadata: close: %w", err)
+	}
+	return nil
+}

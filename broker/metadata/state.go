@@ -24,7 +24,7 @@ type State struct {
 	// NextGroup is the ID that the next partition gets. All IDs below it have been given out, and none is ever reused: a group
 	// below it that no partition has is that of a deleted partition (see GroupDeleted).
 	NextGroup transport.GroupID `json:"next_group"`
-	// NextProducerID is the first producer ID not yet allocated to a broker.
+	// NextProducerID is the first producer ID not yet allocated to a broker; the very first is 1.
 	NextProducerID int64 `json:"next_producer_id"`
 	// Rebalance asks the controller to spread replicas and leaders evenly; it clears the flag when nothing is left to do.
 	Rebalance bool                     `json:"rebalance,omitempty"`
