@@ -60,7 +60,9 @@ type Status struct {
 	Digest        uint64        // over all accepted batches; equal on all replicas at equal HighWatermark
 	Bytes         int64         // on disk
 	Servers       []raft.Server // latest configuration, perhaps not committed yet
-	LocalID       raft.ServerID
-	Producers     int
-	Err           error // why it failed
+	// ConfigurationCommitted says that Servers is committed, and applied here.
+	ConfigurationCommitted bool
+	LocalID                raft.ServerID
+	Producers              int
+	Err                    error // why it failed
 }

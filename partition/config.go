@@ -41,7 +41,7 @@ type Settings struct {
 	SegmentAge      time.Duration       // segment.ms; 0: 7 days
 	RetentionAge    time.Duration       // retention.ms; below 0: none; 0: 7 days
 	RetentionBytes  int64               // retention.bytes; below 0 and 0: none
-	MaxMessageBytes int                 // max.message.bytes: of one batch as stored; 0: 1 MiB + 12 (Kafka's default)
+	MaxMessageBytes int                 // max.message.bytes: of one batch as stored; 0: 1 MiB + 12 (Kafka's default); at most 32 MiB
 	Compression     *record.Compression // compression.type; nil: as the producer sent it
 	Flush           raftlog.Durability  // flush: quorum or os
 	LogAppendTime   bool                // message.timestamp.type is LogAppendTime
@@ -69,7 +69,7 @@ type Timing struct {
 // Limits bound what a replica holds. The zero value of each means the default beside it.
 type Limits struct {
 	InflightBytes   int64 // 16 MiB: appended but not yet committed
-	Inflight        int   // 512: the same in batches and commands, at most 1000
+	Inflight        int   // 500, and at most that: the same in batches and commands
 	Waiters         int   // 1024: appends that wait for room among those
 	TailCacheBytes  int64 // 1 MiB: newest entries in memory
 	CheckpointBytes int64 // 32 MiB: a crash replays about this much
@@ -166,12 +166,12 @@ func (t Timing) withDefaults() Timing {
 	return t
 }
 
-// maxInflight leaves room in raft's queue of MaxAppendEntries for a barrier and a trim, so that an enqueue never waits.
-const maxInflight = 1000
+// maxInflight leaves room in raft's queue for a barrier, so that an enqueue never waits.
+const maxInflight = raftQueue - 12
 
 func (l Limits) withDefaults() Limits {
 	setDefault(&l.InflightBytes, 16<<20)
-	setDefault(&l.Inflight, 512)
+	setDefault(&l.Inflight, maxInflight)
 	setDefault(&l.Waiters, 1024)
 	setDefault(&l.TailCacheBytes, 1<<20)
 	setDefault(&l.CheckpointBytes, 32<<20)
@@ -189,6 +189,7 @@ func (s Settings) withDefaults() Settings {
 	setDefault(&s.RetentionBytes, -1)
 	setDefault(&s.MaxMessageBytes, DefaultMaxMessageBytes)
 	setDefault(&s.MachineTrimBytes, 64<<20)
+	s.MaxMessageBytes = min(s.MaxMessageBytes, maxEntryBytes)
 	return s
 }
 

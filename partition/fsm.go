@@ -23,6 +23,7 @@ type fsm struct {
 	checkpointBytes int64
 	save            func(raftlog.Checkpoint) // must not block
 	applied         func(applySummary)       // must not block
+	restored        func(raftlog.Index)      // must not block
 	failed          func(error)              // must not block
 }
 
@@ -116,10 +117,14 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 	err = f.state.restore(cp)
 	if err == nil {
 		f.lastCheckpoint, f.sinceCheckpoint = cp.Index, 0
+		f.restored(cp.Index)
 	}
 	f.state.mu.Unlock()
 	if err != nil {
-		return fmt.Errorf("restore: %w", err)
+		// The log already begins at the checkpoint: without its state nothing that follows can be applied.
+		err = fmt.Errorf("restore: %w", err)
+		f.failed(err)
+		return err
 	}
 	f.applied(applySummary{batches: true, trimmed: true, config: true})
 	return nil

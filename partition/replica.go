@@ -2,91 +2,333 @@ package partition
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
-	"github.com/flotilla-log/flotilla/proto/record"
+	"github.com/flotilla-log/flotilla/partition/transport"
+	"github.com/flotilla-log/flotilla/raftlog"
 )
 
-// Replica is one replica of a partition.
-type Replica struct{}
+// How long Close waits, at most, if its context allows: for appends in flight and a change of configuration, for the state machine to
+// catch up with raft, for raft's goroutines, and for the collector, which hangs if raft failed with proposals in its queue.
+const (
+	drainTimeout   = 5 * time.Second
+	applyTimeout   = 2 * time.Second
+	raftTimeout    = 10 * time.Second
+	collectTimeout = time.Second
+)
 
-// Open opens a replica and starts its Raft node. *raftlog.DamageError (errors.As): set the directory aside and rebuild.
-func Open(cfg Config) (*Replica, error) { return nil, ErrClosed }
+// Replica is one replica of a partition. It owns the log, the Raft node, the sequencer and the keeper; Close stops them, and waits for all
+// goroutines that they started (unless raft's own are lost, after a failure).
+type Replica struct {
+	cfg      Config
+	logger   hclog.Logger
+	settings atomic.Pointer[Settings]
+	log      *raftlog.Log
+	group    *transport.Group
+	raft     *raft.Raft
+	state    *state
+	fsm      *fsm
+	seq      *sequencer
+	keeper   *keeper
+	watchers watchers
 
-// Bootstrap gives a group its first configuration. Only for a group's first replicas, all with the same list; ignored if there is state already.
-func (r *Replica) Bootstrap(servers []raft.Server) error { return ErrClosed }
+	// serving is the term in which this replica's barrier went through, 0 if it does not lead.
+	serving atomic.Uint64
+	lead    lazy // runs reconsider
+	led     leadership
+	upkeep  lazy // runs runUpkeep
+	timerMu sync.Mutex
+	timer   *time.Timer
 
-// Append appends one batch and waits until it is committed.
-func (r *Replica) Append(ctx context.Context, req AppendRequest) (AppendResult, error) {
-	return AppendResult{}, ErrClosed
+	failure   atomic.Pointer[error] // why the replica failed; set once
+	closing   atomic.Bool
+	stopCtx   context.Context // ends when Close begins
+	stop      context.CancelFunc
+	eventMu   sync.Mutex    // OnEvent is called under it
+	change    chan struct{} // holds a token while a change of configuration or leadership is under way
+	started   atomic.Bool
+	haltOnce  sync.Once
+	halted    chan struct{} // closed when raft's goroutines have ended
+	closeOnce sync.Once
+	closeErr  error
 }
 
-// AppendAsync enters the batch into the sequencer before it returns, and calls done once, from another goroutine; done must not block.
-func (r *Replica) AppendAsync(ctx context.Context, req AppendRequest, done func(AppendResult, error)) {
+// Open opens a replica, or makes an empty one, and starts its Raft node. With errors.As a *raftlog.DamageError is found if files are damaged: set the directory aside and
+// rebuild the replica from its peers. raftlog.ErrNewerFormat and ErrLocked say what they say.
+func Open(cfg Config) (*Replica, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	r := newReplica(cfg)
+	if err := r.openLog(); err != nil {
+		return nil, fmt.Errorf("%s: %w", cfg.Name, err)
+	}
+	if err := r.openRaft(); err != nil {
+		r.stop()
+		if r.group != nil {
+			r.group.Close()
+		}
+		return nil, errors.Join(fmt.Errorf("%s: %w", cfg.Name, err), r.log.Close())
+	}
+	r.start()
+	return r, nil
 }
 
-// Propose replicates a command for the Machine and returns what its Apply returned here. The first byte is 0x80 to 0xEF.
-func (r *Replica) Propose(ctx context.Context, cmd []byte) (any, error) { return nil, ErrClosed }
-
-// Read reads committed batches from the leader, without waiting.
-func (r *Replica) Read(offset record.Offset, maxBytes int) (ReadResult, error) {
-	return ReadResult{}, ErrClosed
+func newReplica(cfg Config) *Replica {
+	r := &Replica{cfg: cfg, logger: cfg.Logger, halted: make(chan struct{}), change: make(chan struct{}, 1)}
+	settings := cfg.Settings
+	r.settings.Store(&settings)
+	r.stopCtx, r.stop = context.WithCancel(context.Background())
+	r.state = &state{host: cfg.Machine}
+	r.watchers.limit = cfg.Limits.Watchers
+	r.lead.fn = r.reconsider
+	r.upkeep.fn = r.runUpkeep
+	return r
 }
 
-// ReadLocal is Read from whatever replica this is: it may lag behind the leader.
-func (r *Replica) ReadLocal(offset record.Offset, maxBytes int) (ReadResult, error) {
-	return ReadResult{}, ErrClosed
+func (r *Replica) openLog() (err error) {
+	s := r.settings.Load()
+	r.log, err = raftlog.Open(raftlog.Options{
+		FS: r.cfg.FS, Dir: r.cfg.Dir, SegmentBytes: s.SegmentBytes, SegmentAge: s.SegmentAge, Durability: s.Flush,
+		TailCacheBytes: r.cfg.Limits.TailCacheBytes, Logger: r.logger.With("partition", r.cfg.Name), Now: r.cfg.Now, OnFailure: r.fail,
+	})
+	return err
 }
 
-// Fetch reads and waits for MinBytes.
-func (r *Replica) Fetch(ctx context.Context, req FetchRequest) (ReadResult, error) {
-	return ReadResult{}, ErrClosed
+func (r *Replica) openRaft() (err error) {
+	r.keeper = &keeper{name: r.cfg.Name, log: r.log, logger: r.logger, bounds: r.removable, idle: r.sealHistory}
+	r.keeper.work.fn = r.keeper.run
+	r.fsm = &fsm{
+		state: r.state, log: r.log, checkpointBytes: r.cfg.Limits.CheckpointBytes,
+		save: r.keeper.save, applied: r.applied, restored: r.keeper.restored, failed: r.fail,
+	}
+	r.group, err = r.cfg.Transport.Group(r.cfg.Group, transport.GroupOptions{CheckResponse: checkResponse(r.log)})
+	if err != nil {
+		return err
+	}
+	r.raft, err = raft.NewRaft(raftConfig(r.cfg), r.fsm, r.log, r.cfg.Stable, r.log.Snapshots(), r.group)
+	return err
 }
 
-// Watch sends on ch once, without blocking, when the high watermark passes from, leadership is lost, or the replica closes.
-func (r *Replica) Watch(from record.Offset, ch chan<- struct{}) (cancel func()) { return func() {} }
-
-// OffsetForTimestamp finds the first record at or after ms (Unix). Leader only.
-func (r *Replica) OffsetForTimestamp(ms int64) (offset record.Offset, ts int64, found bool, err error) {
-	return 0, 0, false, ErrClosed
+// start goes on after raft runs: from now on the log's SnapshotStore serves followers, and a read of damaged bytes by one of raft's goroutines ends that goroutine instead of the
+// process.
+func (r *Replica) start() {
+	r.log.ServeFollowers()
+	r.log.FailFast(true)
+	r.seq = r.newSequencer()
+	r.raft.RegisterObserver(raft.NewObserver(nil, false, r.observe))
+	r.started.Store(true)
+	r.lead.kick()
+	r.keeper.work.kick()
+	r.scheduleUpkeep()
 }
 
-// MaxTimestamp finds the record with the largest timestamp. Leader only.
-func (r *Replica) MaxTimestamp() (offset record.Offset, ts int64, found bool, err error) {
-	return 0, 0, false, ErrClosed
+func (r *Replica) newSequencer() *sequencer {
+	l := r.cfg.Limits
+	return &sequencer{
+		name: r.cfg.Name, raft: raftNode{r.raft}, state: r.state,
+		space:  &spaceGuard{log: r.log, reserve: l.ReserveBytes},
+		budget: NewBudget(l.InflightBytes, l.Waiters), least: l.InflightBytes / int64(l.Inflight), shared: r.cfg.Budget,
+		ready: r.cfg.Timing.Ready, opened: r.opened,
+	}
 }
 
-// Bounds returns the log start and the high watermark as this replica knows them.
-func (r *Replica) Bounds() (logStart, highWatermark record.Offset) { return 0, 0 }
-
-// DeleteRecords moves the log start up to before (-1: the high watermark) and returns the new one.
-func (r *Replica) DeleteRecords(ctx context.Context, before record.Offset) (record.Offset, error) {
-	return 0, ErrClosed
+// Bootstrap gives a group its first configuration. It is for a group's first replicas only, and all must be given the same list, in the same order; it is ignored if there is
+// any state already.
+func (r *Replica) Bootstrap(servers []raft.Server) error {
+	if err := r.broken(); err != nil {
+		return err
+	}
+	err := r.raft.BootstrapCluster(raft.Configuration{Servers: servers}).Error()
+	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+		return fmt.Errorf("%s: bootstrap: %w", r.cfg.Name, err)
+	}
+	return nil
 }
 
-// Status describes the replica.
-func (r *Replica) Status() Status { return Status{} }
-
-// IsLeader tells whether this replica leads and serves.
-func (r *Replica) IsLeader() bool { return false }
-
-// Leader returns the leader as far as this replica knows, and the term.
-func (r *Replica) Leader() (raft.ServerAddress, uint64) { return "", 0 }
-
-// Reconcile moves the Raft configuration one step towards desired voters.
-func (r *Replica) Reconcile(ctx context.Context, desired []raft.Server, caughtUp func(raft.Server) bool) (done bool, err error) {
-	return false, ErrClosed
+// UpdateSettings changes the settings of the running replica.
+func (r *Replica) UpdateSettings(s Settings) {
+	s = s.withDefaults()
+	r.settings.Store(&s)
+	r.log.Reconfigure(s.SegmentBytes, s.SegmentAge, s.Flush)
+	r.upkeep.kick()
 }
 
-// TransferLeadership hands leadership to a server; nil means the most up-to-date voter.
-func (r *Replica) TransferLeadership(ctx context.Context, to *raft.Server) error { return ErrClosed }
+// applied is called by the state machine after each group of entries.
+func (r *Replica) applied(sum applySummary) {
+	if sum.batches {
+		_, hw := r.Bounds()
+		r.watchers.advance(hw)
+	}
+	if sum.trimmed {
+		r.keeper.work.kick()
+	}
+	if sum.config {
+		r.emit(Event{Type: EventConfiguration, Servers: r.committedServers()})
+	}
+}
 
-// UpdateSettings changes the settings.
-func (r *Replica) UpdateSettings(s Settings) {}
+func (r *Replica) committedServers() []raft.Server {
+	r.state.mu.RLock()
+	defer r.state.mu.RUnlock()
+	return r.state.config.Clone().Servers
+}
 
-// Close stops the replica: appends in flight are waited for, a checkpoint is written, raft and the log are closed.
-func (r *Replica) Close(ctx context.Context) error { return nil }
+func (r *Replica) emit(e Event) {
+	r.eventMu.Lock()
+	defer r.eventMu.Unlock()
+	r.cfg.OnEvent(e)
+}
 
-// Destroy removes the files of a replica that was closed.
-func (r *Replica) Destroy() error { return nil }
+// fail is called when the log is poisoned or the state machine cannot go on, from whatever goroutine found out, perhaps with locks of the log held: all else
+// happens in reconsider. The first cause counts.
+func (r *Replica) fail(err error) {
+	if r.failure.CompareAndSwap(nil, &err) && r.started.Load() {
+		r.lead.kick()
+	}
+}
+
+// halt stops raft's goroutines. It does not wait: halted tells when they have ended, which they may never do if one of them hangs in a system call.
+func (r *Replica) halt() {
+	r.haltOnce.Do(func() {
+		f := r.raft.Shutdown()
+		go func() {
+			f.Error()
+			close(r.halted)
+		}()
+	})
+}
+
+// broken returns the error with which everything is refused once the replica failed or is being closed.
+func (r *Replica) broken() error {
+	if err := r.failure.Load(); err != nil {
+		return fmt.Errorf("%s: %w: %w", r.cfg.Name, ErrFailed, *err)
+	}
+	if r.closing.Load() {
+		return fmt.Errorf("%s: %w", r.cfg.Name, ErrClosed)
+	}
+	return nil
+}
+
+// Close stops the replica in this order: no new proposals; wait for those in flight; raft's goroutines, so that the state machine no longer moves; a checkpoint at the
+// applied index, so that the next start replays nothing; the log, which marks itself clean. Hand leadership over before, with TransferLeadership.
+//
+// Each wait is bounded, and all but that for raft's goroutines by ctx too; with a context that has ended already nothing is waited for and no checkpoint is written, so that
+// the next start replays as it does after a crash. If raft's goroutines do not end, the log stays open: hashicorp/raft panics when a log that it still reads
+// is gone. Close may be called again and returns the same.
+func (r *Replica) Close(ctx context.Context) error {
+	r.closeOnce.Do(func() { r.closeErr = r.close(ctx) })
+	return r.closeErr
+}
+
+func (r *Replica) close(ctx context.Context) error {
+	closed := fmt.Errorf("%s: %w", r.cfg.Name, ErrClosed)
+	abrupt := ctx.Err() != nil
+	r.seq.close(closed)
+	r.drain(ctx)
+	r.closing.Store(true)
+	r.stop()
+	r.stopUpkeep()
+	r.upkeep.close()
+	r.halt()
+	stopped := within(context.Background(), raftTimeout, r.halted)
+	r.seq.abandon(closed)
+	r.lead.close()
+	r.watchers.wakeAll(true)
+	r.keeper.work.close()
+	if !stopped {
+		r.group.Close()
+		return fmt.Errorf("%s: raft did not stop in time; its log stays open", r.cfg.Name)
+	}
+	r.seq.wait(collectTimeout)
+	var err error
+	if !abrupt {
+		err = r.lastCheckpoint()
+	}
+	if e := r.log.Close(); e != nil && r.failure.Load() == nil {
+		err = errors.Join(err, e)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: close: %w", r.cfg.Name, err)
+	}
+	return nil
+}
+
+// drain waits until no proposal is in flight and the state machine has applied what raft has handed to it.
+func (r *Replica) drain(ctx context.Context) {
+	if r.failure.Load() != nil || ctx.Err() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	r.seq.waitDrained(ctx.Done())
+	select {
+	case r.change <- struct{}{}: // raft would never answer what is in its queues when it stops
+	case <-ctx.Done():
+	}
+	ctx, cancel = context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for r.raft.Stats()["fsm_pending"] != "0" {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// lastCheckpoint writes what is queued and the state as it is. raft has stopped: nobody changes the state.
+func (r *Replica) lastCheckpoint() error {
+	if r.log.Err() != nil || r.failure.Load() != nil {
+		return nil
+	}
+	r.keeper.writeAll()
+	if r.state.applied <= r.keeper.durableIndex() {
+		return nil
+	}
+	cp, err := r.state.checkpoint(r.state.applied, r.state.appliedTerm)
+	if err != nil {
+		return err
+	}
+	return r.log.WriteCheckpoint(cp)
+}
+
+// Destroy removes the replica's files. Close it before. Its entries in the stable store are the caller's to remove, after the files: a log without its vote is harmless, as the replica's
+// server ID is never used again.
+func (r *Replica) Destroy() error {
+	if !r.closing.Load() {
+		return fmt.Errorf("%s: destroy: the replica is open", r.cfg.Name)
+	}
+	if err := r.log.Destroy(); err != nil {
+		return fmt.Errorf("%s: destroy: %w", r.cfg.Name, err)
+	}
+	return nil
+}
+
+// within waits for done, at most d or until ctx ends, and says whether it came.
+func within(ctx context.Context, d time.Duration, done <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}

@@ -121,7 +121,7 @@ func (s *state) checkpoint(index raftlog.Index, term uint64) (raftlog.Checkpoint
 		if err != nil {
 			return raftlog.Checkpoint{}, fmt.Errorf("machine's checkpoint at entry %d: %w", index, err)
 		}
-		s.machine = append([]byte{}, b...)
+		s.machine = append(make([]byte, 0), b...) // never nil: nil means that there is no machine
 	}
 	cp := raftlog.Checkpoint{
 		Index: index, Term: term, NextOffset: s.next,

@@ -1,0 +1,124 @@
+package partition
+
+import (
+	"math"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-log/flotilla/raftlog"
+)
+
+const (
+	// raftQueue is raft's MaxAppendEntries, which is also the size of its queue of proposals. It is more than ever are in flight (Limits.Inflight, a barrier, a
+	// trim), so that an enqueue does not wait.
+	raftQueue = 512
+	// maxEntryBytes bounds one entry; the transport's frames and the log's entries are larger.
+	maxEntryBytes = 32 << 20
+	never         = 10 * 365 * 24 * time.Hour
+)
+
+// raftConfig turns off what this package does itself (snapshots), and sets what it needs.
+func raftConfig(cfg Config) *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = cfg.LocalID
+	c.HeartbeatTimeout = cfg.Timing.Heartbeat
+	c.ElectionTimeout = cfg.Timing.Election
+	c.LeaderLeaseTimeout = cfg.Timing.Lease
+	c.CommitTimeout = cfg.Timing.Commit
+	c.MaxAppendEntries = raftQueue
+	c.BatchApplyCh = true
+	c.ShutdownOnRemove = false // the owner of the replica decides what becomes of it
+	c.SnapshotInterval = never
+	c.SnapshotThreshold = math.MaxUint64
+	c.TrailingLogs = math.MaxUint64
+	c.NoLegacyTelemetry = true
+	c.Logger = &raftLogger{Logger: cfg.Logger.With("partition", cfg.Name), limit: &logLimit{}}
+	return c
+}
+
+// raftNode is raft as the sequencer sees it.
+type raftNode struct{ *raft.Raft }
+
+func (n raftNode) propose(data []byte) future {
+	return n.ApplyLog(raft.Log{Data: data}, 0)
+}
+
+func (n raftNode) barrier() future {
+	return barrierFuture{n.Barrier(0)}
+}
+
+// leads relies on raft changing its state before it changes the term when it loses leadership, and the term before the state when it wins: a replica that is Leader between two
+// equal readings of the term leads that term.
+func (n raftNode) leads(term uint64) bool {
+	return n.CurrentTerm() == term && n.State() == raft.Leader && n.CurrentTerm() == term
+}
+
+func (n raftNode) leader() (raft.ServerAddress, raft.ServerID, uint64) {
+	addr, id := n.LeaderWithID()
+	return addr, id, n.CurrentTerm()
+}
+
+type barrierFuture struct{ raft.Future }
+
+func (barrierFuture) Response() any { return nil }
+
+// checkResponse is the follower's last look at an answer. A follower whose disk is full answers "no", which a leader of hashicorp/raft takes for a log that does not match: it
+// would go back, entry by entry, and end by sending a checkpoint to a follower that lacks nothing. An error makes it try again instead. A mismatch sets
+// NoRetryBackoff and has to pass.
+func checkResponse(log *raftlog.Log) func(*raft.AppendEntriesRequest, *raft.AppendEntriesResponse) error {
+	return func(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+		if resp.Success || resp.NoRetryBackoff || resp.Term != req.Term || len(req.Entries) == 0 {
+			return nil
+		}
+		return log.LastStoreError()
+	}
+}
+
+// raftLogger turns raft's chatter down: what it calls information, and its warnings, are details here, and of its errors (one for each failed call to a peer that is
+// down) only one in a while passes.
+type raftLogger struct {
+	hclog.Logger
+	limit *logLimit
+}
+
+func (l *raftLogger) Info(msg string, args ...any) { l.Logger.Debug(msg, args...) }
+func (l *raftLogger) Warn(msg string, args ...any) { l.Logger.Debug(msg, args...) }
+
+func (l *raftLogger) Error(msg string, args ...any) {
+	if l.limit.allow(time.Now()) {
+		l.Logger.Warn(msg, args...)
+		return
+	}
+	l.Logger.Debug(msg, args...)
+}
+
+func (l *raftLogger) With(args ...any) hclog.Logger {
+	return &raftLogger{Logger: l.Logger.With(args...), limit: l.limit}
+}
+
+func (l *raftLogger) Named(name string) hclog.Logger {
+	return &raftLogger{Logger: l.Logger.Named(name), limit: l.limit}
+}
+
+func (l *raftLogger) ResetNamed(name string) hclog.Logger {
+	return &raftLogger{Logger: l.Logger.ResetNamed(name), limit: l.limit}
+}
+
+// logLimit lets one message in ten seconds pass.
+type logLimit struct {
+	mu   sync.Mutex
+	next time.Time
+}
+
+func (l *logLimit) allow(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Before(l.next) {
+		return false
+	}
+	l.next = now.Add(10 * time.Second)
+	return true
+}
