@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-log/flotilla/broker/api"
+	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/partition/transport"
 	"github.com/flotilla-log/flotilla/proto/record"
 )
@@ -162,4 +163,21 @@ func (b *Broker) onProblems(context.Context, struct{}) ([]api.PartitionProblem, 
 		return nil, err
 	}
 	return b.replicas.problems(), nil
+}
+
+// LocalReplica describes this broker's replica of a partition, for tests and tools; false if there is none, or it is not open.
+func (b *Broker) LocalReplica(tp api.TopicPartition) (partition.Status, bool) {
+	p := b.node.State().Find(tp)
+	if p == nil {
+		return partition.Status{}, false
+	}
+	h := b.replicas.get(p)
+	if h == nil {
+		return partition.Status{}, false
+	}
+	r := h.open()
+	if r == nil {
+		return partition.Status{}, false
+	}
+	return r.Status(), true
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -117,6 +118,8 @@ type Timing struct {
 type Seams struct {
 	// GRPCListener and PeerListener are used instead of listening on the addresses.
 	GRPCListener, PeerListener net.Listener
+	// DialPeer connects to other brokers; nil: net.Dialer.
+	DialPeer func(ctx context.Context, network, addr string) (net.Conn, error)
 	// PartitionFS holds the partitions' directories; nil: the operating system's files.
 	PartitionFS vfs.FS
 	// Now is the clock; nil: time.Now.

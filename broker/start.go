@@ -152,7 +152,7 @@ func (b *Broker) openStable(context.Context) error {
 func (b *Broker) openTransport(context.Context) error {
 	t, err := transport.New(transport.Config{
 		Local: metadata.ServerAddress(b.cfg.ID), ClusterID: b.identity.ClusterID, Learned: b.identity.Learn,
-		Listener: b.peerLn, Resolve: b.resolve, Logger: b.log.Named("transport"),
+		Listener: b.peerLn, Dial: b.cfg.Seams.DialPeer, Resolve: b.resolve, Logger: b.log.Named("transport"),
 	})
 	if err != nil {
 		return err
@@ -168,7 +168,6 @@ func (b *Broker) openMetadata(context.Context) error {
 		Dir: filepath.Join(b.cfg.DataDir, metadataDir), Identity: b.identity, Transport: b.transport,
 		Stable:    b.stable.Group(metadata.Group),
 		Timing:    metadata.Timing{Heartbeat: b.cfg.Timing.MetadataHeartbeat},
-		Now:       b.cfg.Seams.Now,
 		OnFailure: func(err error) { b.fail(fmt.Errorf("metadata: %w", err)) },
 		Logger:    b.log.Named("metadata"),
 	})
