@@ -148,7 +148,7 @@ func (n *Node) startRaft(snapshots raft.SnapshotStore) error {
 	if err != nil {
 		return err
 	}
-	group, err := n.cfg.Transport.Group(Group, transport.GroupOptions{})
+	group, err := n.cfg.Transport.Group(Group, transport.GroupOptions{ServerID: n.serverID()})
 	if err != nil {
 		return err
 	}
