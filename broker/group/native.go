@@ -171,13 +171,15 @@ func (a *assigner) snapshot(id string) (snapshot, bool) {
 	var s snapshot
 	ok := false
 	a.t.machine.view(id, func(g *group) {
-		if g == nil || g.state != CompletingRebalance || !g.members[g.leader].native {
-			return
+		if ok = g != nil && g.state == CompletingRebalance && g.members[g.leader].native; ok {
+			s = g.snapshot()
 		}
-		s = snapshot{leader: g.leader, protocol: g.protocol, generation: g.generation, members: g.joinResult(g.members[g.leader]).Members}
-		ok = true
 	})
 	return s, ok
+}
+
+func (g *group) snapshot() snapshot {
+	return snapshot{leader: g.leader, protocol: g.protocol, generation: g.generation, members: g.joinResult(g.members[g.leader]).Members}
 }
 
 // assign works out and proposes an assignment. If the proposal fails it tries again, as long as the generation waits for it.
@@ -226,36 +228,43 @@ func (t *term) failSync(id string, generation int32, cause error) {
 }
 
 func (a *assigner) compute(id string, s snapshot) ([]MemberAssignment, error) {
+	as, unreadable, err := s.assign(a.t.c.cfg.Partitions)
+	for _, member := range unreadable {
+		a.t.c.logger.Warn("member with a subscription that cannot be read gets no partitions", "group", id, "member", member)
+	}
+	if err != nil {
+		return nil, api.Errorf(api.CodeInconsistentProtocol, "group %q: %w", id, err)
+	}
+	return as, nil
+}
+
+// assign divides the partitions that there are. It also returns the members whose subscriptions it could not read.
+func (s snapshot) assign(count func(topic string) (int32, bool)) (as []MemberAssignment, unreadable []string, err error) {
 	members := make([]assign.Member, 0, len(s.members))
 	partitions := map[string]int32{}
 	for _, jm := range s.members {
 		m, err := assign.DecodeSubscription(s.protocol, jm.Metadata)
 		if err != nil {
-			a.t.c.logger.Warn("member with a subscription that cannot be read gets no partitions", "group", id, "member", jm.MemberID, "error", err)
+			unreadable = append(unreadable, jm.MemberID)
 			m = assign.Member{Generation: -1}
 		}
 		m.ID, m.InstanceID = jm.MemberID, jm.InstanceID
 		members = append(members, m)
-		a.count(partitions, m.Topics)
+		for _, t := range m.Topics {
+			if _, ok := partitions[t]; !ok {
+				partitions[t], _ = count(t)
+			}
+		}
 	}
 	assignment, err := assign.Assign(s.protocol, members, partitions)
 	if err != nil {
-		return nil, api.Errorf(api.CodeInconsistentProtocol, "group %q: %w", id, err)
+		return nil, unreadable, err
 	}
 	encoded := map[string][]byte{}
 	for member, tps := range assignment {
 		encoded[member] = assign.EncodeAssignment(tps)
 	}
-	return sortedAssignments(encoded), nil
-}
-
-func (a *assigner) count(partitions map[string]int32, topics []string) {
-	for _, t := range topics {
-		if _, ok := partitions[t]; !ok {
-			n, _ := a.t.c.cfg.Partitions(t)
-			partitions[t] = n
-		}
-	}
+	return sortedAssignments(encoded), unreadable, nil
 }
 
 func sortedAssignments(m map[string][]byte) []MemberAssignment {
