@@ -61,7 +61,7 @@ type retryMemory struct{ before, last bool }
 
 func (m *retryMemory) note(ctx context.Context, err error) {
 	m.before = m.before || m.last
-	m.last = errors.Is(toError(context.WithoutCancel(ctx), "", err), CodeUnavailable) || errors.Is(toError(context.WithoutCancel(ctx), "", err), CodeRequestTimedOut)
+	m.last = err != nil && outcomeUnknown(toError(context.WithoutCancel(ctx), "", err))
 }
 
 // ListTopics lists the topics, on request with those that Flotilla keeps for itself.

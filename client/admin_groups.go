@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -93,7 +92,7 @@ func (a *Admin) ResetOffsets(ctx context.Context, req ResetRequest) ([]OffsetRes
 			return fmt.Errorf("the shift may have been made: %w", ErrOutcomeUnknown)
 		}
 		r, err = cn.admin.ResetOffsets(ctx, q)
-		tried = errors.Is(toError(ctx, "", err), CodeUnavailable) || errors.Is(toError(ctx, "", err), CodeRequestTimedOut)
+		tried = outcomeUnknown(toError(context.WithoutCancel(ctx), "", err)) && err != nil
 		return err
 	})
 	out := make([]OffsetReset, 0, len(r.GetResets()))

@@ -1,11 +1,51 @@
 package client
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
 
-// Producer appends records to topics. It is safe for concurrent use.
+	"golang.org/x/sync/semaphore"
+
+	"github.com/flotilla-log/flotilla/proto/record"
+)
+
+// recordOverheadBytes is what a waiting record costs beside its encoded bytes, for WithBufferBytes.
+const recordOverheadBytes = 64
+
+// Producer appends records to topics, in batches, with several batches of each partition under way at once. It is safe for concurrent use.
+//
+// Records of one partition are stored in the order in which they were accepted, and, with idempotence, once: a batch whose fate
+// is unknown is sent again under the same sequence number. If a batch must be given up, the error says whether it may have been
+// stored (ErrOutcomeUnknown).
+//
+// It owns a goroutine for each partition that it has produced to, and two for each broker; all end in Close.
+//
+// Locks: gate, Producer.mu, topicProducer.mu, accumulator.mu, in this order. None is held while a callback runs.
 type Producer struct {
-	client *Client
-	cfg    producerConfig
+	client  *Client
+	cfg     producerConfig
+	memory  *semaphore.Weighted
+	waiting atomic.Int32 // callers that wait for memory: batches are then sent as they are
+	streams *streamSet
+	ids     producerIDs
+	appends producerIDs // identity of Append
+	pool    sync.Pool   // of *record.Builder
+
+	ctx    context.Context // ends when Close has flushed
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	gate   sync.RWMutex // held for reading while a record is put into a batch; for writing to set closed
+	closed bool
+
+	mu        sync.Mutex
+	topics    map[string]*topicProducer
+	appenders map[TopicPartition]*appender
 }
 
 // NewProducer returns a producer. Close it when done.
@@ -17,41 +57,308 @@ func (c *Client) NewProducer(opts ...ProducerOption) (*Producer, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	return &Producer{client: c, cfg: cfg}, nil
+	p := &Producer{
+		client: c, cfg: cfg, memory: semaphore.NewWeighted(cfg.bufferBytes), topics: make(map[string]*topicProducer),
+		appenders: make(map[TopicPartition]*appender),
+	}
+	p.pool.New = func() any { return record.NewBuilder(record.BuilderOptions{Compression: cfg.compression}) }
+	p.ctx, p.cancel = context.WithCancel(c.ctx)
+	p.streams = newStreamSet(p.ctx, c.pool, &p.wg)
+	return p, nil
 }
 
-// Produce stores records and returns when all are acknowledged or have failed; the error is that of the first that failed. Partition
-// and Offset of the records are set.
-func (p *Producer) Produce(ctx context.Context, records ...*Record) error { return ErrClosed }
+// Produce stores records and returns when all are acknowledged or have failed, with the error of the first that failed. It does
+// not linger. If ctx ends before, the records may still be stored, and must not be touched until Flush or Close has returned.
+func (p *Producer) Produce(ctx context.Context, records ...*Record) error {
+	errs := make([]error, len(records))
+	var wg sync.WaitGroup
+	wg.Add(len(records))
+	for i, r := range records {
+		p.produce(ctx, r, true, func(_ *Record, err error) {
+			errs[i] = err
+			wg.Done()
+		})
+	}
+	all := make(chan struct{})
+	go func() { // ends with the last callback, which the delivery timeout bounds
+		wg.Wait()
+		close(all)
+	}()
+	select {
+	case <-all:
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for %d records: %w: %w", len(records), ctx.Err(), ErrOutcomeUnknown)
+	}
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
-// ProduceAsync hands a record to the producer and calls done, if it is not nil, exactly once when the record is acknowledged or has failed.
+// ProduceAsync hands a record to the producer and calls done, if it is not nil, exactly once, when the record is acknowledged or has
+// failed. Key, value and headers are copied; the Record itself belongs to the producer until then.
+//
+// It blocks while the buffer is full or the topic is not yet known, until ctx ends or as long as WithMaxBlock says; ctx has no effect on
+// an accepted record. done runs on the producer's goroutine for the partition: it must not block, nor wait for other records.
 func (p *Producer) ProduceAsync(ctx context.Context, r *Record, done func(*Record, error)) {
-	if done != nil {
-		done(r, ErrClosed)
+	if done == nil {
+		done = func(*Record, error) {}
+	}
+	p.produce(ctx, r, false, done)
+}
+
+func (p *Producer) produce(ctx context.Context, r *Record, urgent bool, done func(*Record, error)) {
+	if err := p.accept(ctx, r, urgent, done); err != nil {
+		done(r, err)
 	}
 }
 
-// AppendOption changes one Append.
-type AppendOption func(*appendConfig)
-
-type appendConfig struct{ expected *int64 }
-
-// ExpectOffset makes an Append conditional: it fails with CodeExpectedOffsetMismatch unless offset is the partition's next one.
-func ExpectOffset(offset int64) AppendOption { return func(c *appendConfig) { c.expected = &offset } }
-
-// AppendResult says where an Append went.
-type AppendResult struct {
-	BaseOffset int64
-	Duplicate  bool
+// accept puts a record into a batch; if it fails, done has not been and will not be called.
+func (p *Producer) accept(ctx context.Context, r *Record, urgent bool, done func(*Record, error)) error {
+	if p.ctx.Err() != nil {
+		return ErrClosed
+	}
+	t, n, err := p.topic(ctx, r.Topic)
+	if err != nil {
+		return err
+	}
+	part := p.cfg.partitioner.Partition(r, n)
+	if part != PartitionSticky && (part < 0 || part >= n) {
+		return &Error{
+			Op: "Produce", Code: CodeUnknownTopicOrPartition, Message: fmt.Sprintf("the topic has %d partitions", n), Topic: r.Topic, Partition: part,
+		}
+	}
+	if r.Timestamp.IsZero() {
+		r.Timestamp = time.Now()
+	}
+	e := entry{record: r, done: done, encoded: encodable(r)}
+	e.size = record.RecordSizeMax(e.encoded)
+	if e.size+record.HeaderSize > p.cfg.maxRecordBytes {
+		return &Error{
+			Op: "Produce", Code: CodeMessageTooLarge, Topic: r.Topic, Partition: part,
+			Message: fmt.Sprintf("the record needs %d bytes, the limit is %d", e.size+record.HeaderSize, p.cfg.maxRecordBytes),
+		}
+	}
+	if err := p.reserve(ctx, e.cost()); err != nil {
+		return err
+	}
+	p.gate.RLock()
+	defer p.gate.RUnlock()
+	err = ErrClosed
+	if !p.closed {
+		err = t.add(part, n, e, urgent)
+	}
+	if err != nil {
+		p.memory.Release(e.cost())
+	}
+	return err
 }
 
-// Append stores records as one batch in one partition.
-func (p *Producer) Append(ctx context.Context, topic string, partition int32, records []*Record, opts ...AppendOption) (AppendResult, error) {
-	return AppendResult{}, ErrClosed
+// entry is an accepted record.
+type entry struct {
+	record  *Record
+	encoded record.Record
+	done    func(*Record, error)
+	size    int // encoded, at most
 }
 
-// Flush returns when all records accepted before are acknowledged or have failed.
-func (p *Producer) Flush(ctx context.Context) error { return nil }
+func (e *entry) cost() int64 { return int64(e.size + recordOverheadBytes) }
 
-// Close flushes and ends the producer.
-func (p *Producer) Close(ctx context.Context) error { return nil }
+func encodable(r *Record) record.Record {
+	return record.Record{Timestamp: r.Timestamp.UnixMilli(), Key: r.Key, Value: r.Value, Headers: r.Headers}
+}
+
+// topic returns the topic's producer and its number of partitions.
+func (p *Producer) topic(ctx context.Context, name string) (*topicProducer, int32, error) {
+	n, ok := p.client.meta.count(name)
+	if !ok {
+		wait, cancel := context.WithTimeout(ctx, p.cfg.maxBlock)
+		defer cancel()
+		var err error
+		if n, err = p.client.partitions(wait, name); err != nil {
+			return nil, 0, err
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.topics[name]
+	if t == nil {
+		t = &topicProducer{p: p, name: name, partitions: make(map[int32]*partitionProducer), sticky: -1}
+		p.topics[name] = t
+		p.client.meta.use(name)
+	}
+	return t, n, nil
+}
+
+// reserve takes memory for a record, waiting for acknowledgements to free some.
+func (p *Producer) reserve(ctx context.Context, n int64) error {
+	if p.memory.TryAcquire(n) {
+		return nil
+	}
+	p.waiting.Add(1)
+	defer p.waiting.Add(-1)
+	p.wakeAll()
+	wait, cancel := context.WithTimeoutCause(ctx, p.cfg.maxBlock, ErrBufferFull)
+	defer cancel()
+	defer context.AfterFunc(p.ctx, cancel)()
+	if err := p.memory.Acquire(wait, n); err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case p.ctx.Err() != nil:
+			return ErrClosed
+		}
+		return fmt.Errorf("no room for %d bytes within %v: %w", n, p.cfg.maxBlock, ErrBufferFull)
+	}
+	return nil
+}
+
+// partitionProducers returns all there are.
+func (p *Producer) partitionProducers() []*partitionProducer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []*partitionProducer
+	for _, t := range p.topics {
+		all = t.appendTo(all)
+	}
+	return all
+}
+
+func (p *Producer) wakeAll() {
+	for _, pp := range p.partitionProducers() {
+		pp.signal()
+	}
+}
+
+// Flush sends what is waiting and returns when all records accepted before are acknowledged or have failed; their own errors went to their
+// callbacks. Records may be produced meanwhile.
+func (p *Producer) Flush(ctx context.Context) error {
+	var batches []*batch
+	for _, pp := range p.partitionProducers() {
+		batches = append(batches, pp.flush()...)
+	}
+	for _, b := range batches {
+		select {
+		case <-b.done:
+		case <-ctx.Done():
+			return fmt.Errorf("flushing: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
+// Close flushes and ends the producer. When ctx ends first, the records that are still waiting fail with ErrClosed. It is an error to produce
+// afterwards.
+func (p *Producer) Close(ctx context.Context) error {
+	p.gate.Lock()
+	already := p.closed
+	p.closed = true
+	p.gate.Unlock()
+	if already {
+		p.wg.Wait()
+		return nil
+	}
+	err := p.Flush(ctx)
+	p.cancel()
+	p.wg.Wait()
+	return err
+}
+
+// topicProducer is one topic of a producer.
+type topicProducer struct {
+	p    *Producer
+	name string
+
+	mu         sync.Mutex
+	partitions map[int32]*partitionProducer
+	sticky     int32 // partition that takes records without a partition of their own; -1: choose one
+}
+
+// add puts an entry into a batch of the partition, or of the one whose turn it is.
+func (t *topicProducer) add(part, n int32, e entry, urgent bool) error {
+	if part != PartitionSticky {
+		return t.partition(part).add(e, urgent)
+	}
+	if pp := t.stuckTo(n); pp != nil && pp.addToOpen(e, urgent) {
+		return nil
+	}
+	return t.choose(n).add(e, urgent)
+}
+
+// stuckTo returns the partition that records without one go to at present.
+func (t *topicProducer) stuckTo(n int32) *partitionProducer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sticky < 0 || t.sticky >= n {
+		return nil
+	}
+	return t.partitions[t.sticky]
+}
+
+// choose moves on to another partition: of two random ones with a leader, that with less waiting, so that a slow broker gets less.
+func (t *topicProducer) choose(n int32) *partitionProducer {
+	a, b := t.random(n), t.random(n)
+	pa, pb := t.partition(a), t.partition(b)
+	if pb.queued.Load() < pa.queued.Load() {
+		a, pa = b, pb
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sticky = a
+	return pa
+}
+
+func (t *topicProducer) random(n int32) int32 {
+	for range 8 {
+		i := rand.Int32N(n)
+		if _, ok := t.p.client.meta.leader(TopicPartition{t.name, i}); ok {
+			return i
+		}
+	}
+	return rand.Int32N(n)
+}
+
+func (t *topicProducer) partition(i int32) *partitionProducer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pp := t.partitions[i]
+	if pp == nil {
+		pp = newPartitionProducer(t.p, TopicPartition{t.name, i})
+		t.partitions[i] = pp
+		t.p.wg.Go(pp.run)
+	}
+	return pp
+}
+
+func (t *topicProducer) appendTo(all []*partitionProducer) []*partitionProducer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, pp := range t.partitions {
+		all = append(all, pp)
+	}
+	return all
+}
+
+// producerIDs allocates a producer ID when it is first needed.
+type producerIDs struct {
+	mu sync.Mutex
+	id int64
+}
+
+// get returns the current ID; renew, if it is the current one, is replaced first.
+func (s *producerIDs) get(ctx context.Context, c *Client, renew int64) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.id != 0 && s.id != renew {
+		return s.id, nil
+	}
+	id, err := c.initProducer(ctx)
+	if err == nil {
+		s.id = id
+	}
+	return id, err
+}
+
+var errBadProducerID = errors.New("the broker handed out a producer ID that is not above 0")

@@ -176,3 +176,10 @@ func appendNullable(b, v []byte) []byte {
 	b = appendVarint(b, int64(len(v)))
 	return append(b, v...)
 }
+
+// RecordSizeMax is the most bytes that a record adds to a batch, wherever it stands in it. Only the timestamp and offset, which are encoded
+// relative to the first record's, make it differ from Builder.AppendSize.
+func RecordSizeMax(r Record) int {
+	body := bodySize(&r, r.Timestamp, 0) - 2 + maxVarintBytes + 5
+	return varintSize(int64(body)) + body
+}
