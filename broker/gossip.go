@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-log/flotilla/broker/api"
@@ -42,7 +43,11 @@ func (b *Broker) startGossip(ctx context.Context) error {
 
 // onMember is called by the gossip, one event at a time. It only wakes those who look.
 func (b *Broker) onMember(e membership.Event) {
-	b.log.Info("gossip", "broker", e.Member.ID, "event", eventName(e.Type), "address", e.Member.GossipAddr)
+	level := hclog.Info
+	if e.Type == membership.EventUpdated {
+		level = hclog.Debug
+	}
+	b.log.Log(level, "gossip", "broker", e.Member.ID, "event", eventName(e.Type), "address", e.Member.GossipAddr)
 	if c := b.controller.Load(); c != nil {
 		c.Wake()
 	}

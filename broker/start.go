@@ -252,16 +252,38 @@ func (b *Broker) awaitSynced(ctx context.Context) error {
 	}
 }
 
+// awaitRegistered waits until this broker is on record and, for a moment, until all brokers that gossip shows are: a topic created right after the
+// first start should find the whole cluster.
 func (b *Broker) awaitRegistered(ctx context.Context) error {
+	others := time.NewTimer(b.cfg.Timing.CreateWait)
+	defer others.Stop()
 	for {
-		changed := b.node.Changed()
-		if r := b.node.State().Brokers[b.cfg.ID]; r != nil && r.Incarnation == b.identity.Incarnation() {
+		changed, gossip := b.node.Changed(), b.route.wait()
+		self, all := b.registered()
+		if all {
 			return nil
+		}
+		patience := others.C
+		if !self {
+			patience = nil
 		}
 		select {
 		case <-changed:
+		case <-gossip:
+		case <-patience:
+			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+func (b *Broker) registered() (self, all bool) {
+	v := b.view()
+	r := v.State.Brokers[b.cfg.ID]
+	self, all = r != nil && r.Incarnation == b.identity.Incarnation(), true
+	for id := range v.Alive {
+		all = all && v.State.Brokers[id] != nil
+	}
+	return self, self && all
 }

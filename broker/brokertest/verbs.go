@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"google.golang.org/grpc"
@@ -222,4 +224,62 @@ func (c *Cluster) EnsureSame(topic string, partition int32) {
 		}
 		return nil
 	})
+}
+
+// Describe returns what the cluster says about a topic.
+func (c *Cluster) Describe(topic string) *pb.TopicDescription {
+	c.T.Helper()
+	ctx, cancel := c.Context()
+	defer cancel()
+	var out *pb.TopicDescription
+	err := c.retry(ctx, func(conn *grpc.ClientConn) error {
+		resp, err := pb.NewAdminClient(conn).DescribeTopic(ctx, &pb.DescribeTopicRequest{Topic: topic})
+		out = resp.GetTopic()
+		return err
+	})
+	if err != nil {
+		c.T.Fatalf("describing %s: %v", topic, err)
+	}
+	return out
+}
+
+// ReplicasOf lists the brokers that should hold a partition.
+func (c *Cluster) ReplicasOf(topic string, partition int32) []api.BrokerID {
+	c.T.Helper()
+	var out []api.BrokerID
+	for _, id := range c.Describe(topic).GetPartitions()[partition].GetReplicas() {
+		out = append(out, api.BrokerID(id))
+	}
+	return out
+}
+
+// ReplicaDirs lists the directories of replicas on a broker's disk, those set aside included. The broker may be down.
+func (c *Cluster) ReplicaDirs(id api.BrokerID) []string {
+	c.T.Helper()
+	entries, err := os.ReadDir(filepath.Join(c.Node(id).Dir, "partitions"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		c.T.Fatal(err)
+	}
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
+}
+
+// FilesMatch says whether each broker has as many directories as it should have replicas of the topic, the only one there is.
+func (c *Cluster) FilesMatch(topic string) error {
+	c.T.Helper()
+	want := map[api.BrokerID]int{}
+	for _, p := range c.Describe(topic).GetPartitions() {
+		for _, id := range p.GetReplicas() {
+			want[api.BrokerID(id)]++
+		}
+	}
+	for _, id := range c.Running() {
+		if dirs := c.ReplicaDirs(id); len(dirs) != want[id] {
+			return fmt.Errorf("broker %d should hold %d replicas and has %v", id, want[id], dirs)
+		}
+	}
+	return nil
 }
