@@ -84,6 +84,14 @@ func (m *Mem) Crash(rng *rand.Rand) {
 	m.epoch++
 }
 
+// Kill is the death of the process alone: content and directories stay as they are, synced or not, and handles and locks return ErrCrashed.
+func (m *Mem) Kill() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.locks = map[string]*memLock{}
+	m.epoch++
+}
+
 // CrashClone returns what Crash would leave, and leaves this one as it is.
 func (m *Mem) CrashClone(rng *rand.Rand) *Mem {
 	m.mu.Lock()
