@@ -27,7 +27,8 @@ install: check-go ## Install flotilla into GOBIN
 	CGO_ENABLED=0 $(GO) install -trimpath -ldflags '$(LDFLAGS)' ./cmd/flotilla
 
 demo: build ## Three brokers, 20,000 events, a leader killed, everything checked; under a minute
-	@$(GO) run ./scripts/demo -flotilla bin/flotilla
+	@$(GO) build -o bin/demo ./scripts/demo
+	@./bin/demo -flotilla bin/flotilla
 
 test: check-go ## Run all tests
 	$(GO) test -timeout $(TEST_TIMEOUT) $(PKGS)

@@ -41,8 +41,8 @@ var rules = []rule{
 	// The broker's interface is plain Go types, and its front ends are adapters on that which never import one another.
 	{of: "broker/api/...", may: []string{"broker/api/...", "proto/record/..."}},
 	{of: "broker/grpcapi/...", may: []string{"broker/grpcapi/...", "broker/api/...", "proto/..."}},
-	// Consumer groups are a state machine that partition runs without either knowing the other.
-	{of: "broker/group/...", may: []string{"broker/group/...", "broker/api/...", "proto/record/..."}},
+	// Consumer groups are a state machine that partition runs without either knowing the other; they share raftlog's index type.
+	{of: "broker/group/...", may: []string{"broker/group/...", "broker/api/...", "raftlog", "proto/record/..."}},
 	{of: "broker/metadata/...", may: []string{"broker/metadata/...", "broker/api/...", "partition/transport/...", "proto/record/...", "membership/..."}},
 	{of: "broker/...", may: []string{"broker/...", "partition/...", "raftlog/...", "membership/...", "proto/..."}},
 

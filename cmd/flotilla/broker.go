@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/broker/api"
+)
+
+// logOptions say how the processes that serve write their log. It always goes to standard error.
+type logOptions struct {
+	level  string
+	format string
+}
+
+func (o *logOptions) register(fs *pflag.FlagSet) {
+	fs.StringVar(&o.level, "log-level", "info", "log level: trace, debug, info, warn or error")
+	fs.StringVar(&o.format, "log-format", outputText, "log format: text or json")
+}
+
+func (a *app) newLogger(o logOptions, name string) (hclog.Logger, error) {
+	level := hclog.LevelFromString(o.level)
+	if level == hclog.NoLevel {
+		return nil, usageErrorf("unknown log level %q: use trace, debug, info, warn or error", o.level)
+	}
+	if o.format != outputText && o.format != outputJSON {
+		return nil, usageErrorf("unknown log format %q: use text or json", o.format)
+	}
+	return hclog.New(&hclog.LoggerOptions{
+		Name: name, Level: level, Output: a.stderr, JSONFormat: o.format == outputJSON, TimeFn: func() time.Time { return time.Now().UTC() },
+		TimeFormat: "2006-01-02T15:04:05.000Z",
+	}), nil
+}
+
+// brokerOptions are the flags of the broker command; toConfig turns them into the broker's configuration.
+type brokerOptions struct {
+	cfg             broker.Config
+	id              int32
+	inflight        byteSize
+	tailCache       byteSize
+	maxMessage      byteSize
+	fetch           byteSize
+	diskReserve     byteSize
+	log             logOptions
+	shutdownTimeout time.Duration
+}
+
+const brokerLong = `Run one broker.
+
+A new cluster begins when as many brokers as --bootstrap-expect says have found one another through --join;
+once a data directory belongs to a cluster, --bootstrap-expect has no effect and may stay. Later brokers only --join.
+
+When the broker belongs to its cluster and serves, it prints one line on standard output:
+
+  ready grpc=HOST:PORT
+
+The log goes to standard error. SIGTERM and SIGINT stop it in order: leaderships are handed over first. A second signal
+ends it at once, which loses nothing that was acknowledged.`
+
+const brokerExample = `  # the first of three machines (the others: --id 2, --id 3 and their own --advertise-host)
+  flotilla broker --id 1 --data-dir /var/lib/flotilla --advertise-host 10.0.0.1 \
+    --bootstrap-expect 3 --join 10.0.0.1:7072,10.0.0.2:7072,10.0.0.3:7072
+
+  # the same from a file
+  flotilla broker --config /etc/flotilla.yaml`
+
+func (a *app) brokerCommand() *cobra.Command {
+	o := newBrokerOptions()
+	cmd := &cobra.Command{
+		Use:     "broker",
+		Short:   "Run a broker",
+		Long:    brokerLong,
+		Example: brokerExample,
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.runBroker(cmd.Context(), o)
+		},
+	}
+	o.register(cmd.Flags())
+	return cmd
+}
+
+func newBrokerOptions() *brokerOptions {
+	cfg := broker.DefaultConfig()
+	return &brokerOptions{
+		cfg: cfg, id: int32(cfg.ID),
+		inflight: byteSize(cfg.Memory.InflightBytes), tailCache: byteSize(cfg.Memory.TailCacheBytes),
+		maxMessage: byteSize(cfg.Memory.MaxMessageBytes), fetch: byteSize(cfg.Memory.FetchBytes), diskReserve: byteSize(cfg.DiskReserve),
+	}
+}
+
+func (o *brokerOptions) register(fs *pflag.FlagSet) {
+	fs.SortFlags = false
+	c := &o.cfg
+	fs.Int32Var(&o.id, "id", o.id, "the broker's number, 0 or more, unique in the cluster and the same for the life of its data")
+	fs.StringVar(&c.DataDir, "data-dir", c.DataDir, "directory for everything the broker keeps; one process at a time")
+	fs.StringSliceVar(&c.Join, "join", nil, "gossip addresses of brokers of the cluster, one that answers is enough")
+	fs.IntVar(&c.BootstrapExpect, "bootstrap-expect", 0, "make a new cluster once this many new brokers have met; 0: only join an existing one")
+	fs.StringVar(&c.Rack, "rack", "", "failure domain that the replicas of a partition are spread over")
+	fs.StringVar(&c.GRPCAddr, "grpc-addr", c.GRPCAddr, "address to listen on for clients")
+	fs.StringVar(&c.PeerAddr, "peer-addr", c.PeerAddr, "address to listen on for other brokers")
+	fs.StringVar(&c.GossipAddr, "gossip-addr", c.GossipAddr, "address for membership gossip, TCP and UDP")
+	fs.StringVar(&c.AdvertiseHost, "advertise-host", "", "host that others reach this broker at; needed unless the addresses above name one")
+	fs.StringVar(&c.AdvertiseGRPCAddr, "advertise-grpc-addr", "", "what clients are told, where it differs from --advertise-host and the port")
+	fs.StringVar(&c.AdvertisePeerAddr, "advertise-peer-addr", "", "the same for other brokers")
+	fs.StringVar(&c.AdvertiseGossipAddr, "advertise-gossip-addr", "", "the same for gossip")
+	o.registerPolicies(fs)
+	o.registerLimits(fs)
+	o.log.register(fs)
+	fs.DurationVar(&o.shutdownTimeout, "shutdown-timeout", 20*time.Second, "bound of the orderly part of stopping")
+}
+
+func (o *brokerOptions) registerPolicies(fs *pflag.FlagSet) {
+	c := &o.cfg
+	fs.Int32Var(&c.DefaultPartitions, "default-partitions", c.DefaultPartitions, "partitions of topics created without saying")
+	fs.Int16Var(&c.DefaultReplicationFactor, "default-replication-factor", c.DefaultReplicationFactor, "replicas of topics created without saying; 0: 3, or the number of brokers if that is less")
+	fs.Int32Var(&c.OffsetsPartitions, "offsets-partitions", c.OffsetsPartitions, "partitions of the internal topic of consumer groups, when it is created")
+	fs.Int16Var(&c.OffsetsReplicationFactor, "offsets-replication-factor", c.OffsetsReplicationFactor, "its replicas; 0: 3, or the number of brokers if that is less")
+	fs.DurationVar(&c.ReplaceAfter, "replace-after", c.ReplaceAfter, "rebuild the replicas of a broker that stays away for so long; negative: never")
+	fs.BoolVar(&c.AutoBalanceLeaders, "auto-balance-leaders", c.AutoBalanceLeaders, "give leadership back to preferred leaders")
+}
+
+func (o *brokerOptions) registerLimits(fs *pflag.FlagSet) {
+	t := &o.cfg.Timing
+	fs.Var(&o.inflight, "inflight-bytes", "most bytes of batches received and not yet acknowledged; producers wait beyond it")
+	fs.Var(&o.tailCache, "tail-cache-bytes", "most bytes of newest entries kept in memory, over all partitions")
+	fs.Var(&o.maxMessage, "max-message-bytes", "the most that a topic's max.message.bytes may be")
+	fs.Var(&o.fetch, "fetch-bytes", "the most that one fetch response carries")
+	fs.Var(&o.diskReserve, "disk-reserve", "free disk space below which produce requests are refused")
+	fs.DurationVar(&t.Heartbeat, "heartbeat", t.Heartbeat, "replace leaders of partitions that are silent for so long")
+	fs.DurationVar(&t.MetadataHeartbeat, "metadata-heartbeat", t.MetadataHeartbeat, "the same for the metadata group")
+	fs.DurationVar(&t.AppendTimeout, "append-timeout", t.AppendTimeout, "bound of an append whose client set none")
+	fs.DurationVar(&t.PreferredAfter, "preferred-after", t.PreferredAfter, "how long a preferred leader must have been back before it leads again")
+	fs.DurationVar(&t.HandOver, "hand-over", t.HandOver, "bound of handing leaderships over when stopping")
+	fs.BoolVar(&t.FastGossip, "fast-gossip", false, "notice failures sooner at the price of traffic; for brokers on one machine")
+}
+
+// toConfig completes the configuration and checks it; errors are about usage.
+func (o *brokerOptions) toConfig() (broker.Config, error) {
+	cfg := o.cfg
+	cfg.ID = api.BrokerID(o.id)
+	cfg.Version = buildVersion().Version
+	cfg.Memory.InflightBytes = int64(o.inflight)
+	cfg.Memory.TailCacheBytes = int64(o.tailCache)
+	cfg.Memory.MaxMessageBytes = int(o.maxMessage)
+	cfg.Memory.FetchBytes = int(o.fetch)
+	cfg.DiskReserve = int64(o.diskReserve)
+	return cfg, withCode(exitUsage, cfg.Validate())
+}
+
+func (a *app) runBroker(ctx context.Context, o *brokerOptions) error {
+	cfg, err := o.toConfig()
+	if err != nil {
+		return err
+	}
+	cfg.Logger, err = a.newLogger(o.log, fmt.Sprintf("broker-%d", o.id))
+	if err != nil {
+		return err
+	}
+	cfg.Logger.Info("starting", "version", cfg.Version, "id", o.id, "data_dir", cfg.DataDir, "pid", os.Getpid())
+	b, err := broker.New(cfg)
+	if err != nil {
+		return withCode(exitUsage, err)
+	}
+	if err := b.Start(ctx); err != nil {
+		return fmt.Errorf("broker %d: %w", o.id, err)
+	}
+	return a.serve(ctx, []*broker.Broker{b}, o.shutdownTimeout)
+}
