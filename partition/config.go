@@ -61,7 +61,9 @@ type Timing struct {
 	Heartbeat time.Duration // 1 s: a follower that hears nothing for this long (up to twice as long) stands for election
 	Election  time.Duration // 1 s: a candidate that is not elected in this time tries again; also bounds a transfer of leadership
 	Lease     time.Duration // Heartbeat: a leader that hears no quorum for this long steps down
-	Commit    time.Duration // 3 s: an idle leader tells followers its commit index this often (up to twice as rarely)
+	// Commit, 400 ms: an idle leader tells followers its commit index this often, up to twice as rarely. hashicorp/raft also waits for this before it sends again what
+	// was lost with a connection, so it must stay well below Lease.
+	Commit    time.Duration
 	Retention time.Duration // 30 s: how often the leader looks for segments to drop, with 20 % jitter
 	Ready     time.Duration // 5 s: how long an append waits, at most, for a new leader's barrier or a recovery
 }
@@ -69,7 +71,7 @@ type Timing struct {
 // Limits bound what a replica holds. The zero value of each means the default beside it.
 type Limits struct {
 	InflightBytes   int64 // 16 MiB: appended but not yet committed
-	Inflight        int   // 500, and at most that: the same in batches and commands
+	Inflight        int   // 60: the same in batches and commands; at most as many as raft's queue holds, which is less where batches may be large
 	Waiters         int   // 1024: appends that wait for room among those
 	TailCacheBytes  int64 // 1 MiB: newest entries in memory
 	CheckpointBytes int64 // 32 MiB: a crash replays about this much
@@ -151,6 +153,9 @@ func (c Config) withDefaults() (Config, error) {
 	c.Timing = c.Timing.withDefaults()
 	c.Limits = c.Limits.withDefaults()
 	c.Settings = c.Settings.withDefaults()
+	inflight := raftQueue(c.Settings) - queueReserve
+	setDefault(&c.Limits.Inflight, inflight)
+	c.Limits.Inflight = min(c.Limits.Inflight, inflight)
 	return c, nil
 }
 
@@ -158,7 +163,7 @@ func (t Timing) withDefaults() Timing {
 	setDefault(&t.Heartbeat, time.Second)
 	setDefault(&t.Election, max(time.Second, t.Heartbeat))
 	setDefault(&t.Lease, t.Heartbeat)
-	setDefault(&t.Commit, 3*time.Second)
+	setDefault(&t.Commit, 400*time.Millisecond)
 	setDefault(&t.Retention, 30*time.Second)
 	setDefault(&t.Ready, 5*time.Second)
 	t.Election = max(t.Election, t.Heartbeat)
@@ -166,19 +171,14 @@ func (t Timing) withDefaults() Timing {
 	return t
 }
 
-// maxInflight leaves room in raft's queue for a barrier, so that an enqueue never waits.
-const maxInflight = raftQueue - 12
-
 func (l Limits) withDefaults() Limits {
 	setDefault(&l.InflightBytes, 16<<20)
-	setDefault(&l.Inflight, maxInflight)
 	setDefault(&l.Waiters, 1024)
 	setDefault(&l.TailCacheBytes, 1<<20)
 	setDefault(&l.CheckpointBytes, 32<<20)
 	setDefault(&l.ReserveBytes, 64<<20)
 	setDefault(&l.Watchers, 65536)
 	setDefault(&l.StateBytes, 64<<20)
-	l.Inflight = min(l.Inflight, maxInflight)
 	return l
 }
 

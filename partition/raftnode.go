@@ -12,13 +12,20 @@ import (
 )
 
 const (
-	// raftQueue is raft's MaxAppendEntries, which is also the size of its queue of proposals. It is more than ever are in flight (Limits.Inflight, a barrier, a
-	// trim), so that an enqueue does not wait.
-	raftQueue = 512
 	// maxEntryBytes bounds one entry; the transport's frames and the log's entries are larger.
 	maxEntryBytes = 32 << 20
 	never         = 10 * 365 * 24 * time.Hour
+	// followerBytes bounds what raft reads into memory at a time for one follower that is behind, counted in batches of the largest size.
+	followerBytes = 64 << 20
+	// queueReserve is room in raft's queue for what the sequencer does not count: a barrier.
+	queueReserve = 4
 )
+
+// raftQueue is raft's MaxAppendEntries: how many entries it reads for a follower at a time, and the size of its queue of proposals. More than that are never in flight, so that an
+// enqueue does not wait, and so that one request carries all that is not committed: what does not fit in it hashicorp/raft leaves until the next proposal or Timing.Commit.
+func raftQueue(s Settings) int {
+	return min(max(followerBytes/s.MaxMessageBytes+1, 16), 128)
+}
 
 // raftConfig turns off what this package does itself (snapshots), and sets what it needs.
 func raftConfig(cfg Config) *raft.Config {
@@ -28,7 +35,7 @@ func raftConfig(cfg Config) *raft.Config {
 	c.ElectionTimeout = cfg.Timing.Election
 	c.LeaderLeaseTimeout = cfg.Timing.Lease
 	c.CommitTimeout = cfg.Timing.Commit
-	c.MaxAppendEntries = raftQueue
+	c.MaxAppendEntries = raftQueue(cfg.Settings)
 	c.BatchApplyCh = true
 	c.ShutdownOnRemove = false // the owner of the replica decides what becomes of it
 	c.SnapshotInterval = never

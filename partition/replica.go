@@ -110,11 +110,17 @@ func (r *Replica) openRaft() (err error) {
 		state: r.state, log: r.log, checkpointBytes: r.cfg.Limits.CheckpointBytes,
 		save: r.keeper.save, applied: r.applied, restored: r.keeper.restored, failed: r.fail,
 	}
-	r.group, err = r.cfg.Transport.Group(r.cfg.Group, transport.GroupOptions{CheckResponse: checkResponse(r.log)})
+	r.group, err = r.cfg.Transport.Group(r.cfg.Group, transport.GroupOptions{ServerID: r.cfg.LocalID, CheckResponse: checkResponse(r.log)})
 	if err != nil {
 		return err
 	}
-	r.raft, err = raft.NewRaft(raftConfig(r.cfg), r.fsm, r.log, r.cfg.Stable, r.log.Snapshots(), r.group)
+	err = errors.New("the stable store has failed")
+	done := make(chan struct{})
+	go func() { // the stable store ends the goroutine of a write that it cannot make
+		defer close(done)
+		r.raft, err = raft.NewRaft(raftConfig(r.cfg), r.fsm, r.log, r.cfg.Stable, r.log.Snapshots(), r.group)
+	}()
+	<-done
 	return err
 }
 
@@ -201,6 +207,7 @@ func (r *Replica) halt() {
 	r.haltOnce.Do(func() {
 		f := r.raft.Shutdown()
 		go func() {
+			r.group.Close() // ends raft's calls to peers, which it would wait for
 			f.Error()
 			close(r.halted)
 		}()
