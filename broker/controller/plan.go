@@ -1,6 +1,9 @@
 package controller
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker/api"
@@ -14,21 +17,312 @@ type View struct {
 	Now   time.Time
 }
 
-// Place chooses brokers for count new partitions of a topic that has the partitions of existing already (nil: a new topic): alive, not draining,
-// in distinct racks as far as there are racks, balanced in replicas and in preferred leaders. CodeInvalidReplicationFactor if there are too few brokers.
-// The result is for CreateTopic.Assignment or GrowTopic.Assignment.
-func Place(v View, existing *metadata.Topic, count int32, rf int16) ([][]api.BrokerID, error) {
-	return nil, nil
+// Limits bound what a plan does.
+type Limits struct {
+	// MaxMoving is the number of partitions that may move at once. A partition is moving while its voters are not those desired.
+	MaxMoving int
+	// ReplaceAfter is how long a broker may be away before its replicas are rebuilt elsewhere; negative: never.
+	ReplaceAfter time.Duration
 }
 
-// PlanRebalance says what metadata.SetRebalance{On: true} would lead to.
-func PlanRebalance(v View) api.RebalancePlan { return api.RebalancePlan{} }
+// Plan is what the controller does next. Applying it and planning again, on and on, ends in an empty plan.
+type Plan struct {
+	Changes []metadata.ReplicaChange
+	// Reasons says why, a line for each of Changes.
+	Reasons []string
+	// Blocked says, in plain words, what ought to be done and cannot be.
+	Blocked []api.PartitionProblem
+	// Balanced: State.Rebalance is set and nothing is left to do for it.
+	Balanced bool
+}
 
-// ReplicasOn counts the replicas, desired or voting, that a broker has.
-func ReplicasOn(s *metadata.State, id api.BrokerID) int { return 0 }
+// MakePlan plans the next steps, the most urgent first: leadership off draining brokers; replicas whose files are lost or damaged; replicas on
+// brokers that stayed away; replicas on draining brokers; and, if it is asked for, the rebalance.
+// Nothing is planned while fewer than a majority of the registered brokers is alive: then it is more likely this broker that is cut off.
+func MakePlan(v View, lim Limits) Plan {
+	p := planner{View: v, lim: lim, load: loadOf(v.State.SortedTopics())}
+	if !v.majority() {
+		return p.plan
+	}
+	p.slots = lim.MaxMoving
+	for _, t := range v.State.SortedTopics() {
+		for _, part := range t.Partitions {
+			if part.Moving() {
+				p.slots--
+			}
+			p.inspect(part)
+		}
+	}
+	p.repairAll()
+	p.rebalance()
+	return p.plan
+}
 
-// BrokerState derives what Status shows.
-func BrokerState(v View, id api.BrokerID) api.BrokerState { return api.BrokerAlive }
+func (v View) majority() bool {
+	alive := 0
+	for id := range v.State.Brokers {
+		if v.Alive[id] {
+			alive++
+		}
+	}
+	return 2*alive > len(v.State.Brokers)
+}
 
-// Problems lists in plain words what is wrong with partitions.
-func Problems(v View) []api.PartitionProblem { return nil }
+// planner makes one plan.
+type planner struct {
+	View
+	lim    Limits
+	load   load
+	slots  int // how many more partitions may begin to move
+	broken []repair
+	plan   Plan
+}
+
+// urgency orders repairs.
+type urgency int
+
+const (
+	lostFiles urgency = iota
+	stayedAway
+	draining
+	urgencies
+)
+
+// repair is a partition of which some desired replicas must be replaced.
+type repair struct {
+	p       *metadata.Partition
+	urgency urgency
+	why     map[string]string // by server ID
+}
+
+// fault says what is wrong with a desired replica, if anything.
+func (p *planner) fault(part *metadata.Partition, r metadata.Replica) (urgency, string, bool) {
+	b := p.State.Brokers[r.Broker]
+	switch {
+	case b == nil:
+		return stayedAway, fmt.Sprintf("broker %d is not known", r.Broker), true
+	case p.gone(b):
+		return stayedAway, fmt.Sprintf("broker %d stayed away", b.ID), true
+	case !p.Alive[b.ID]:
+		return 0, "", false // wait
+	case part.IsQuarantined(r.ServerID):
+		return lostFiles, fmt.Sprintf("replica %s is damaged", r.ServerID), true
+	case incarnation(r) != b.Incarnation:
+		return lostFiles, fmt.Sprintf("broker %d lost its disk", b.ID), true
+	case b.Draining:
+		return draining, fmt.Sprintf("broker %d is draining", b.ID), true
+	}
+	return 0, "", false
+}
+
+func incarnation(r metadata.Replica) string {
+	_, inc, _, _ := metadata.ParseServerID(r.ServerID)
+	return inc
+}
+
+// gone says that a broker was away for so long that its replicas are rebuilt.
+func (p *planner) gone(b *metadata.Broker) bool {
+	return goneFor(p.View, b, p.lim.ReplaceAfter)
+}
+
+func goneFor(v View, b *metadata.Broker, limit time.Duration) bool {
+	return !v.Alive[b.ID] && b.AwaySinceMs != 0 && limit >= 0 && v.Now.Sub(time.UnixMilli(b.AwaySinceMs)) >= limit
+}
+
+func (p *planner) inspect(part *metadata.Partition) {
+	r := repair{p: part, urgency: urgencies, why: map[string]string{}}
+	for _, replica := range part.Replicas {
+		if u, why, bad := p.fault(part, replica); bad {
+			r.urgency, r.why[replica.ServerID] = min(r.urgency, u), why
+		}
+	}
+	if r.urgency < urgencies {
+		p.broken = append(p.broken, r)
+	}
+}
+
+func (p *planner) repairAll() {
+	for u := lostFiles; u < urgencies; u++ {
+		for _, r := range p.broken {
+			if r.urgency == u {
+				p.repair(r)
+			}
+		}
+	}
+}
+
+// repair replaces the faulty replicas of one partition, if that is possible now.
+func (p *planner) repair(r repair) {
+	if !p.hasQuorum(r.p) {
+		p.block(r.p, "no quorum of its replicas is alive and undamaged, so none can be replaced")
+		return
+	}
+	if p.slots <= 0 && !r.p.Moving() {
+		p.leadElsewhere(r)
+		return
+	}
+	next, why, ok := p.substitute(r)
+	if !ok {
+		p.leadElsewhere(r)
+		return
+	}
+	p.choosePreferred(r.p, next)
+	if !r.p.Moving() {
+		p.slots--
+	}
+	p.change(r.p, next, why)
+}
+
+// hasQuorum says whether the partition's Raft group can change its configuration.
+func (p *planner) hasQuorum(part *metadata.Partition) bool {
+	good := 0
+	for _, r := range part.Voters {
+		b := p.State.Brokers[r.Broker]
+		if b != nil && p.Alive[r.Broker] && b.Incarnation == incarnation(r) && !part.IsQuarantined(r.ServerID) {
+			good++
+		}
+	}
+	return 2*good > len(part.Voters)
+}
+
+// substitute returns the desired replicas with the faulty ones replaced: by a fresh one on the same broker where that is there to stay, else by one on
+// another. false if nothing can be replaced.
+func (p *planner) substitute(r repair) (next []metadata.Replica, why string, ok bool) {
+	next = slices.Clone(r.p.Replicas)
+	for i, old := range r.p.Replicas {
+		reason, bad := r.why[old.ServerID]
+		if !bad {
+			continue
+		}
+		if b := p.State.Brokers[old.Broker]; b != nil && p.Alive[b.ID] && !b.Draining {
+			next[i] = metadata.Replica{Broker: b.ID}
+			why, ok = join(why, fmt.Sprintf("%s: fresh replica there", reason)), true
+			continue
+		}
+		to := p.bestFor(next, i)
+		if to == nil {
+			p.block(r.p, fmt.Sprintf("%s, and there is no other broker for its replica", reason))
+			continue
+		}
+		next[i] = metadata.Replica{Broker: to.ID}
+		p.load.replicas[old.Broker]--
+		p.load.replicas[to.ID]++
+		why, ok = join(why, fmt.Sprintf("%s: to broker %d", reason, to.ID)), true
+	}
+	return next, why, ok
+}
+
+func join(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
+}
+
+// bestFor picks the broker for replica i of a partition: in a rack that the others do not use, with the fewest replicas.
+func (p *planner) bestFor(replicas []metadata.Replica, i int) *metadata.Broker {
+	var best *metadata.Broker
+	var bestRank [2]int
+	for _, b := range p.eligible() {
+		if slices.ContainsFunc(replicas, func(r metadata.Replica) bool { return r.Broker == b.ID }) {
+			continue
+		}
+		rank := [2]int{0, p.load.replicas[b.ID]}
+		for j, r := range replicas {
+			if o := p.State.Brokers[r.Broker]; j != i && o != nil && o.Rack == b.Rack {
+				rank[0]++
+			}
+		}
+		if best == nil || slices.Compare(rank[:], bestRank[:]) < 0 {
+			best, bestRank = b, rank
+		}
+	}
+	return best
+}
+
+// choosePreferred makes sure that the preferred leader is a replica that stays, or, if the preferred leader only gets a fresh
+// replica, leaves it so.
+func (p *planner) choosePreferred(part *metadata.Partition, next []metadata.Replica) {
+	if next[0].Broker == part.Replicas[0].Broker && p.canLead(next[0].Broker) {
+		return
+	}
+	best := -1
+	for i, r := range next {
+		if r.ServerID == "" || !p.canLead(r.Broker) {
+			continue
+		}
+		if best < 0 || p.load.leaders[r.Broker] < p.load.leaders[next[best].Broker] {
+			best = i
+		}
+	}
+	if best <= 0 {
+		return
+	}
+	p.load.leaders[part.Replicas[0].Broker]--
+	p.load.leaders[next[best].Broker]++
+	r := next[best]
+	copy(next[1:best+1], next[:best])
+	next[0] = r
+}
+
+func (p *planner) canLead(id api.BrokerID) bool {
+	b := p.State.Brokers[id]
+	return b != nil && p.Alive[id] && !b.Draining
+}
+
+// leadElsewhere takes at least the leadership from a draining broker while its replica has to wait. It moves no data.
+func (p *planner) leadElsewhere(r repair) {
+	first := r.p.Replicas[0]
+	b := p.State.Brokers[first.Broker]
+	if b == nil || !b.Draining || r.p.Moving() {
+		return
+	}
+	next := slices.Clone(r.p.Replicas)
+	p.choosePreferred(r.p, next)
+	if next[0] != first {
+		p.change(r.p, next, fmt.Sprintf("broker %d is draining: broker %d leads", first.Broker, next[0].Broker))
+	}
+}
+
+func (p *planner) change(part *metadata.Partition, next []metadata.Replica, why string) {
+	p.plan.Changes = append(p.plan.Changes, metadata.ReplicaChange{Group: part.Group, TP: part.TP(), Revision: part.Revision, Replicas: next})
+	p.plan.Reasons = append(p.plan.Reasons, why)
+}
+
+func (p *planner) block(part *metadata.Partition, problem string) {
+	p.plan.Blocked = append(p.plan.Blocked, api.PartitionProblem{TopicPartition: part.TP(), Problem: problem})
+}
+
+// rebalance takes the next moves of a rebalance, if it is asked for and there is nothing more urgent. Leaders are evened out
+// when no replica is left to move, so that they are chosen once.
+func (p *planner) rebalance() {
+	if !p.State.Rebalance || len(p.plan.Changes) > 0 || p.slots <= 0 {
+		return
+	}
+	m := rebalanced(p.View)
+	moving := p.slots < p.lim.MaxMoving
+	for _, mp := range m.parts {
+		if moves := mp.moves(); len(moves) > 0 && p.slots > 0 {
+			p.slots--
+			p.change(mp.p, mp.change().Replicas, "balance: "+describeMoves(moves))
+		}
+	}
+	if len(p.plan.Changes) > 0 || moving {
+		return
+	}
+	for _, mp := range m.parts {
+		if mp.brokers[0] != mp.p.Replicas[0].Broker {
+			p.change(mp.p, mp.change().Replicas, fmt.Sprintf("balance: broker %d leads instead of %d", mp.brokers[0], mp.p.Replicas[0].Broker))
+		}
+	}
+	p.plan.Balanced = len(p.plan.Changes) == 0
+}
+
+func describeMoves(moves []api.ReplicaMove) string {
+	slices.SortFunc(moves, func(a, b api.ReplicaMove) int { return cmp.Compare(a.From, b.From) })
+	s := ""
+	for _, m := range moves {
+		s = join(s, fmt.Sprintf("broker %d to %d", m.From, m.To))
+	}
+	return s
+}

@@ -179,3 +179,22 @@ func (c *AllocateProducerIDs) apply(ch *change) (Result, error) {
 	ch.s.NextProducerID, ch.dirty = first+c.Count, true
 	return Result{FirstProducerID: first}, nil
 }
+
+// NewState is the state before the first command.
+func NewState() *State {
+	return &State{NextGroup: Group + 1, NextProducerID: 1, Brokers: map[api.BrokerID]*Broker{}, Topics: map[string]*Topic{}}
+}
+
+// Apply returns the state after a command, without any Node: for planners and tests. s is not changed; it is returned as it is if the command
+// fails or changes nothing. index becomes the Version otherwise.
+func Apply(s *State, index uint64, c Command) (*State, Result, error) {
+	if err := c.check(s); err != nil {
+		return s, Result{}, err
+	}
+	ch := newChange(s)
+	res, err := c.apply(ch)
+	if err != nil {
+		return s, Result{}, err
+	}
+	return ch.done(index), res, nil
+}

@@ -60,7 +60,7 @@ type fsm struct {
 
 func newFSM() *fsm {
 	f := &fsm{requests: map[string]outcome{}}
-	f.state.Store(&State{NextGroup: Group + 1, NextProducerID: 1, Brokers: map[api.BrokerID]*Broker{}, Topics: map[string]*Topic{}})
+	f.state.Store(NewState())
 	return f
 }
 
