@@ -40,7 +40,33 @@ func (l *Log) adopt(s *survey) error {
 			l.writeMissingIndex(seg)
 		}
 	}
-	return l.settle(s)
+	if err := l.settle(s); err != nil {
+		return err
+	}
+	return l.finishCut(s)
+}
+
+// finishCut removes the record of a truncation, now that it is complete: first that has to be durable, then the removal, before anything else is stored.
+func (l *Log) finishCut(s *survey) error {
+	if _, ok := s.sizes[cutName]; !ok {
+		return nil
+	}
+	if err := syncDir(l.fs, l.dir); err != nil {
+		return err
+	}
+	if s.cut != nil {
+		l.logger.Info("completed an interrupted removal of entries", "dir", l.dir, "last index", s.cut.last)
+		if err := removeIfThere(l.fs, s.newest().idxPath); err != nil {
+			return err
+		}
+		if err := syncDir(l.fs, l.dir); err != nil {
+			return err
+		}
+	}
+	if err := l.fs.Remove(l.path(cutName)); err != nil {
+		return err
+	}
+	return syncDir(l.fs, l.dir)
 }
 
 // openNewest opens the newest segment for appending, without changing it, and brings its index into memory.
@@ -117,6 +143,7 @@ func (l *Log) writeMissingIndex(seg *segment) {
 		l.logger.Warn("cannot write an index; the next start will rebuild it", "file", seg.idxPath, "error", err)
 		return
 	}
+	l.files.drop(seg) // it may have been opened while the points were here
 	seg.points = nil
 }
 

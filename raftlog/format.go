@@ -21,6 +21,7 @@ const (
 	indexMagic   = "FLOTIDX\n"
 	startMagic   = "FLOTSTA\n"
 	cleanMagic   = "FLOTCLN\n"
+	cutMagic     = "FLOTCUT\n"
 	ckptMagic    = "FLOTCKP\n"
 
 	segmentHeaderSize = 64
@@ -28,6 +29,7 @@ const (
 	frameAlign        = 8
 	startSize         = 64
 	cleanSize         = 64
+	cutSize           = 64
 
 	maxExtensions = 1<<16 - 1
 )
@@ -303,4 +305,44 @@ func decodeClean(b []byte) (cleanRecord, error) {
 		nextOffset: record.Offset(le.Uint64(b[40:])),
 		end:        le.Uint32(b[48:]),
 	}, nil
+}
+
+// cutRecord is the file "cut": a truncation of the log's end that is under way. It is durable before the first byte goes, and gone, durably, before the next
+// entry is stored; recovery completes what it says.
+//
+//	 0       8    10    12      16        24          32    36         60    64
+//	+-------+----+-----+-------+---------+-----------+-----+----------+-----+
+//	| magic | v  | 64  | epoch | segment | lastIndex | end | 0        | CRC |
+//	+-------+----+-----+-------+---------+-----------+-----+----------+-----+
+type cutRecord struct {
+	epoch   uint32
+	segment Index  // first index of the segment that is to be the newest
+	last    Index  // last entry that stays; segment-1 if the segment is to be empty
+	end     uint32 // position behind that entry
+}
+
+func (c cutRecord) encode() []byte {
+	b := make([]byte, cutSize)
+	putPreamble(b, cutMagic)
+	le.PutUint16(b[10:], cutSize)
+	le.PutUint32(b[12:], c.epoch)
+	le.PutUint64(b[16:], uint64(c.segment))
+	le.PutUint64(b[24:], uint64(c.last))
+	le.PutUint32(b[32:], c.end)
+	le.PutUint32(b[60:], crcOf(b[:60]))
+	return b
+}
+
+func decodeCut(b []byte) (cutRecord, error) {
+	if err := checkPreamble(b, cutMagic, cutSize); err != nil {
+		return cutRecord{}, err
+	}
+	if err := checkCRC(b[:cutSize]); err != nil {
+		return cutRecord{}, err
+	}
+	c := cutRecord{epoch: le.Uint32(b[12:]), segment: Index(le.Uint64(b[16:])), last: Index(le.Uint64(b[24:])), end: le.Uint32(b[32:])}
+	if c.segment == 0 || c.last+1 < c.segment || c.last+1 == 0 || c.end < segmentHeaderSize {
+		return c, fmt.Errorf("impossible cut after index %d, byte %d of segment %d", c.last, c.end, c.segment)
+	}
+	return c, nil
 }

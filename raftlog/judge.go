@@ -122,6 +122,12 @@ func (s *survey) judgeNewest(seg *segment, deep bool) error {
 	if err != nil {
 		return err
 	}
+	if s.cut != nil {
+		if seg.last != s.cut.last || seg.end != size {
+			return seg.damage(bad.pos, "%s; the log was being cut after index %d at byte %d", bad.reason, s.cut.last, s.cut.end)
+		}
+		return nil
+	}
 	return s.judgeEnd(seg, file, size, bad)
 }
 
@@ -178,8 +184,8 @@ func (s *survey) judgeClean() error {
 		return nil
 	}
 	seg, end := s.newest(), s.end()
-	if s.finishInstall != nil {
-		return &DamageError{File: s.path(cleanName), Reason: "the log was closed in order, and yet a checkpoint was being installed"}
+	if s.finishInstall != nil || s.cut != nil {
+		return &DamageError{File: s.path(cleanName), Reason: "the log was closed in order, and yet a checkpoint was being installed or entries removed"}
 	}
 	switch {
 	case seg == nil && s.clean.segment != 0:

@@ -70,6 +70,7 @@ type survey struct {
 
 	start     startRecord
 	clean     *cleanRecord
+	cut       *cutRecord       // a truncation to complete
 	sizes     map[string]int64 // of all files, by name
 	leftovers []string         // names of files to remove
 	// finishInstall says that the start record still has to be replaced by this one, for a checkpoint that was installed.
@@ -117,7 +118,7 @@ func surveyDir(fsys vfs.FS, dir string) (*survey, error) {
 		s.fresh = true
 		return s, nil
 	}
-	for _, load := range []func() error{s.loadStart, s.loadClean, func() error { return s.loadCheckpoints(ckpts) }, func() error { return s.loadSegments(logs) }} {
+	for _, load := range []func() error{s.loadStart, s.loadClean, s.loadCut, func() error { return s.loadCheckpoints(ckpts) }, func() error { return s.loadSegments(logs) }} {
 		if err := load(); err != nil {
 			return nil, err
 		}
@@ -166,6 +167,47 @@ func (s *survey) loadClean() error {
 	default:
 		s.clean = &c
 	}
+	return nil
+}
+
+// loadCut reads the record of a truncation under way. It was made durable in one step, so a bad one is damage.
+func (s *survey) loadCut() error {
+	if _, ok := s.sizes[cutName]; !ok {
+		return nil
+	}
+	b, err := readHead(s.fs, s.path(cutName), cutSize)
+	if err != nil {
+		return err
+	}
+	c, err := decodeCut(b)
+	if err != nil {
+		return s.damaged(cutName, 0, err)
+	}
+	if c.epoch == s.start.epoch {
+		s.cut = &c
+	}
+	return nil
+}
+
+// applyCut drops the segments behind a cut, and checks that the one that it goes through is there.
+func (s *survey) applyCut() error {
+	if s.cut == nil || s.finishInstall != nil {
+		s.cut = nil // an installation came after it
+		return nil
+	}
+	for n := len(s.segs); n > 0 && s.segs[n-1].header.first > s.cut.segment; n-- {
+		s.drop(s.segs[n-1])
+		s.segs = s.segs[:n-1]
+	}
+	seg := s.newest()
+	if seg == nil || seg.header.first != s.cut.segment {
+		return &DamageError{File: s.path(numbered(s.cut.segment, segmentExt)), Reason: "the file is missing: the log was being cut within it"}
+	}
+	if size := s.sizes[filepath.Base(seg.path)]; size < int64(s.cut.end) {
+		return seg.damage(size, "the file ends here, and the log was being cut at byte %d", s.cut.end)
+	}
+	s.sizes[filepath.Base(seg.path)] = int64(s.cut.end) // as if the rest had gone
+	seg.restore(newSegment(s.dir, seg.header).record(false))
 	return nil
 }
 
@@ -225,7 +267,7 @@ func (s *survey) loadSegments(firsts []Index) error {
 		s.drop(s.segs[0])
 		s.segs = s.segs[1:]
 	}
-	return nil
+	return s.applyCut()
 }
 
 func (s *survey) drop(seg *segment) {

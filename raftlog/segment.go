@@ -18,6 +18,7 @@ const (
 	tmpExt     = ".tmp"
 	startName  = "start"
 	cleanName  = "clean"
+	cutName    = "cut"
 	lockName   = "LOCK"
 )
 

@@ -49,9 +49,12 @@ func (l *Log) DeleteRange(from, to uint64) error {
 
 // truncateAfter removes the entries above keep, of which there is at least one. The caller holds wmu.
 //
-// Memory goes first, so that no reader begins to read what is about to go. Then, on disk: the index files that call the shortened segment and those after
-// it sealed; the segments after it, newest first; the tail of the segment itself. Each step is durable before the next. A crash in between leaves a log
-// that is shortened by less than was asked, and whose newest segment has no index that promises a successor. A failure in between poisons.
+// Memory goes first, so that no reader begins to read what is about to go. On disk the cut record comes first: from then on recovery completes the rest.
+// The files of later segments and the index files that call a segment sealed are removed; the segment itself is shortened; and when all that is durable, the
+// record goes, durably too. So a crash leaves either all of the old entries or none, and nothing stored afterwards can be mistaken for something to cut.
+//
+// On a full disk the record may be impossible. Then the truncation, which makes space, is done without it, and only a crash in its midst may look like damage.
+// A failure poisons.
 func (l *Log) truncateAfter(keep Index) error {
 	l.background.Wait() // no index of a segment is being written that would be sealed no more
 	if err := l.unmark(); err != nil {
@@ -65,15 +68,46 @@ func (l *Log) truncateAfter(keep Index) error {
 	if err != nil {
 		return l.readFailed(err)
 	}
-	gone := l.segs[k+1:]
-	l.forgetAfter(k, cut)
-	if err := l.removeSegments(l.segs[k], gone); err != nil {
-		return l.poison(err)
+	rec := cutRecord{epoch: l.start.epoch, segment: l.segs[k].header.first, last: keep, end: uint32(cut.rec.end)}
+	err = l.writeDurable(cutName, rec.encode())
+	recorded := err == nil
+	if err != nil && !errors.Is(err, ErrNoSpace) {
+		return err
 	}
-	if err := l.shorten(l.segs[k]); err != nil {
+	seg, gone := l.segs[k], l.segs[k+1:]
+	l.forgetAfter(k, cut)
+	if err := l.cutFiles(seg, gone, recorded); err != nil {
 		return l.poison(err)
 	}
 	return nil
+}
+
+// cutFiles makes the disk what memory is after a truncation.
+func (l *Log) cutFiles(seg *segment, gone []*segment, recorded bool) error {
+	for i := len(gone) - 1; i >= 0; i-- {
+		if err := l.fs.Remove(gone[i].path); err != nil {
+			return err
+		}
+		if err := removeIfThere(l.fs, gone[i].idxPath); err != nil {
+			return err
+		}
+	}
+	if err := removeIfThere(l.fs, seg.idxPath); err != nil {
+		return err
+	}
+	if err := syncDir(l.fs, l.dir); err != nil {
+		return err
+	}
+	if err := l.shorten(seg); err != nil {
+		return err
+	}
+	if !recorded {
+		return nil
+	}
+	if err := l.fs.Remove(l.path(cutName)); err != nil {
+		return err
+	}
+	return syncDir(l.fs, l.dir)
 }
 
 // cut is a segment as it is after its last entries have gone.
@@ -134,27 +168,6 @@ func (l *Log) forgetAfter(k int, c cut) {
 	l.tail.truncate(c.rec.last)
 	l.version++
 	l.setEnd()
-}
-
-// removeSegments removes the files behind the segment that is to be the newest.
-func (l *Log) removeSegments(seg *segment, gone []*segment) error {
-	for _, s := range append([]*segment{seg}, gone...) {
-		if err := removeIfThere(l.fs, s.idxPath); err != nil {
-			return err
-		}
-	}
-	if err := syncDir(l.fs, l.dir); err != nil {
-		return err
-	}
-	for i := len(gone) - 1; i >= 0; i-- {
-		if err := l.fs.Remove(gone[i].path); err != nil {
-			return err
-		}
-		if err := syncDir(l.fs, l.dir); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // shorten cuts the file behind the segment's last frame, durably, and keeps it open for the frames to come.
