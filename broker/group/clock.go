@@ -49,7 +49,11 @@ func (t *term) fire(tm *timer) {
 			t.proposeFor(tm, &SyncDeadline{Group: tm.key.group, Generation: int32(tm.mark), Missing: missing})
 		}
 	case assignTimer:
-		t.assigner.add(tm.key.group)
+		if tm.key.group == "" {
+			t.assigner.lookAtTopics(lookForAll)
+		} else {
+			t.assigner.add(tm.key.group)
+		}
 	case sweepTimer:
 		t.sweep(tm)
 	}

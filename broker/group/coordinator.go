@@ -111,6 +111,6 @@ func (c *Coordinator) notCoordinator() *api.Error {
 // it whenever topics or their partition counts change (and only then: it reads all groups). It does not block.
 func (c *Coordinator) TopicsChanged() {
 	if t := c.current.Load(); t != nil {
-		t.assigner.lookAtTopics()
+		t.assigner.lookAtTopics(lookForAll)
 	}
 }

@@ -604,6 +604,45 @@ func TestTopicsChange(t *testing.T) {
 	})
 }
 
+// TestCoverage: a partition withheld in a cooperative rebalance is no reason for another one; one that nobody has is.
+func TestCoverage(t *testing.T) {
+	tps := func(ps ...int32) (list []api.TopicPartition) {
+		for _, p := range ps {
+			list = append(list, api.TopicPartition{Topic: "t", Partition: p})
+		}
+		return list
+	}
+	for _, tc := range []struct {
+		name             string
+		strategy         string
+		owned, assigned  []api.TopicPartition
+		partitions       int32
+		changed, forNews bool
+	}{
+		{"covered", assign.Range, nil, tps(0, 1), 2, false, false},
+		{"grown", assign.Range, nil, tps(0, 1), 3, true, true},
+		{"shrunk, or not known yet", assign.Range, nil, tps(0, 1), 1, true, false},
+		{"withheld", assign.CooperativeSticky, tps(0, 1), tps(0), 2, false, false},
+		{"withheld and grown", assign.CooperativeSticky, tps(0, 1), tps(0), 3, true, true},
+		{"owned before", assign.Sticky, tps(0, 1), tps(0), 2, true, true},
+		{"not subscribed any more", assign.CooperativeSticky, append(tps(0), api.TopicPartition{Topic: "u", Partition: 1}), tps(0), 1, false, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			g := newGroup("g")
+			g.protocol = tc.strategy
+			sub := assign.EncodeSubscription(tc.strategy, assign.Member{Topics: []string{"t"}, Owned: tc.owned, Generation: 1})
+			g.members["m"] = &member{id: "m", protocols: []api.GroupProtocol{{Name: tc.strategy, Metadata: sub}}, assignment: assign.EncodeAssignment(tc.assigned)}
+			count := func(string) (int32, bool) { return tc.partitions, true }
+			if got := g.coverage().outdated(count, lookForAll); got != tc.changed {
+				t.Errorf("changed: %v", got)
+			}
+			if got := g.coverage().outdated(count, lookForNew); got != tc.forNews {
+				t.Errorf("new: %v", got)
+			}
+		})
+	}
+}
+
 func TestOffsetsExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeLog(t, 1, Settings{})

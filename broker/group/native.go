@@ -114,8 +114,20 @@ type assigner struct {
 
 	mu     sync.Mutex
 	groups map[string]bool
-	topics bool // look at all groups
+	look   lookFor
 }
+
+// lookFor says what to look for in all groups whose assignment is made here.
+type lookFor uint8
+
+const (
+	lookForNothing lookFor = iota
+	// lookForNew partitions that nobody has. Done once at the start: the change may have come between two coordinators. Partitions that
+	// this broker has not heard of yet do not count as gone then: it may lag, and a failover shall force no rebalance.
+	lookForNew
+	// lookForAll also finds partitions that are gone.
+	lookForAll
+)
 
 func newAssigner(t *term) *assigner {
 	return &assigner{t: t, kick: make(chan struct{}, 1), groups: map[string]bool{}}
@@ -128,10 +140,10 @@ func (a *assigner) add(group string) {
 	nudge(a.kick)
 }
 
-func (a *assigner) lookAtTopics() {
+func (a *assigner) lookAtTopics(what lookFor) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.topics = true
+	a.look = max(a.look, what)
 	nudge(a.kick)
 }
 
@@ -142,22 +154,22 @@ func (a *assigner) run() {
 			return
 		case <-a.kick:
 		}
-		groups, topics := a.take()
+		groups, look := a.take()
 		for _, id := range groups {
 			a.assign(id)
 		}
-		if topics {
-			a.rebalanceChanged()
+		if look != lookForNothing {
+			a.rebalanceChanged(look)
 		}
 	}
 }
 
-func (a *assigner) take() ([]string, bool) {
+func (a *assigner) take() ([]string, lookFor) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	groups, topics := slices.Sorted(maps.Keys(a.groups)), a.topics
-	a.groups, a.topics = map[string]bool{}, false
-	return groups, topics
+	groups, look := slices.Sorted(maps.Keys(a.groups)), a.look
+	a.groups, a.look = map[string]bool{}, lookForNothing
+	return groups, look
 }
 
 // snapshot is what an assignment depends on. The bytes are shared with the group, which replaces but never changes them.
@@ -209,7 +221,7 @@ func (a *assigner) assign(id string) {
 	}
 }
 
-// later tries an assignment again, by way of the clock.
+// later tries an assignment again, by way of the clock; with no group, the look at the topics.
 func (a *assigner) later(id string) {
 	a.t.mu.Lock()
 	defer a.t.mu.Unlock()
@@ -276,9 +288,8 @@ func sortedAssignments(m map[string][]byte) []MemberAssignment {
 	return as
 }
 
-// rebalanceChanged asks for a new generation of the Stable groups that cover other partitions than their topics have now. (Of a
-// cooperative rebalance's first half too: its second half comes anyway.)
-func (a *assigner) rebalanceChanged() {
+// rebalanceChanged asks for a new generation of the Stable groups that cover other partitions than their topics have now.
+func (a *assigner) rebalanceChanged(look lookFor) {
 	type candidate struct {
 		id         string
 		generation int32
@@ -291,46 +302,63 @@ func (a *assigner) rebalanceChanged() {
 		}
 	})
 	for _, c := range all {
-		if a.outdated(c.covered) {
-			ev := &Rebalance{Group: c.id, Generation: c.generation, Reason: "its topics' partitions have changed"}
-			_ = a.t.queue.add(ev, func(Result, *api.Error) {}) // else at the next change
+		if !c.covered.outdated(a.t.c.cfg.Partitions, look) {
+			continue
+		}
+		ev := &Rebalance{Group: c.id, Generation: c.generation, Reason: "its topics' partitions have changed"}
+		again := func(_ Result, err *api.Error) {
+			if err != nil {
+				a.later("")
+			}
+		}
+		if err := a.t.queue.add(ev, again); err != nil {
+			a.later("")
 		}
 	}
 }
 
-// coverage is the topics a group subscribes to, with the partitions that are assigned of each.
+// coverage is the topics a group subscribes to, with the partitions that are assigned of each (true), or withheld while a cooperative
+// rebalance waits for their owner to give them up (false): its second half is on its way.
 type coverage map[string]map[int32]bool
 
 func (g *group) coverage() coverage {
 	c := coverage{}
+	var withheld, assigned []api.TopicPartition
 	for _, m := range g.members {
-		topics, _ := assign.Topics(m.metadata(g.protocol))
-		for _, t := range topics {
-			c.topic(t)
+		sub, _ := assign.DecodeSubscription(g.protocol, m.metadata(g.protocol))
+		for _, t := range sub.Topics {
+			c[t] = map[int32]bool{}
+		}
+		if g.protocol == assign.CooperativeSticky {
+			withheld = append(withheld, sub.Owned...)
 		}
 		tps, _ := assign.DecodeAssignment(m.assignment)
-		for _, tp := range tps {
-			c.topic(tp.Topic)[tp.Partition] = true
-		}
+		assigned = append(assigned, tps...)
 	}
+	c.mark(withheld, false)
+	c.mark(assigned, true)
 	return c
 }
 
-func (c coverage) topic(t string) map[int32]bool {
-	if c[t] == nil {
-		c[t] = map[int32]bool{}
+// mark leaves out what nobody subscribes to any more.
+func (c coverage) mark(tps []api.TopicPartition, assigned bool) {
+	for _, tp := range tps {
+		if covered := c[tp.Topic]; covered != nil {
+			covered[tp.Partition] = assigned
+		}
 	}
-	return c[t]
 }
 
-func (a *assigner) outdated(c coverage) bool {
+func (c coverage) outdated(count func(topic string) (int32, bool), look lookFor) bool {
 	for topic, covered := range c {
-		n, _ := a.t.c.cfg.Partitions(topic)
-		if int(n) != len(covered) {
-			return true
+		n, _ := count(topic)
+		for p := range n {
+			if _, ok := covered[p]; !ok {
+				return true
+			}
 		}
-		for p := range covered {
-			if p >= n {
+		for p, assigned := range covered {
+			if look == lookForAll && assigned && p >= n {
 				return true
 			}
 		}

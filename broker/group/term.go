@@ -73,6 +73,7 @@ func (t *term) start(ctx context.Context) error {
 	}
 	t.armAll()
 	t.wg.Go(t.runClock)
+	t.assigner.lookAtTopics(lookForNew)
 	t.wg.Go(t.assigner.run)
 	t.ready.Store(true)
 	return nil
