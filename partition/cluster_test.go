@@ -119,8 +119,9 @@ func testLogger() hclog.Logger {
 func (n *node) config() Config {
 	cfg := Config{
 		Name: "t/" + string(n.server.Address), Group: 7, Dir: "/log", FS: n.disk, LocalID: n.server.ID, Transport: n.tr, Stable: n.stable,
-		Timing: Timing{Heartbeat: 300 * time.Millisecond, Election: 300 * time.Millisecond, Commit: 25 * time.Millisecond, Retention: time.Hour},
-		Limits: Limits{ReserveBytes: 1 << 20}, Logger: testLogger(),
+		Timing:   Timing{Heartbeat: 300 * time.Millisecond, Election: 300 * time.Millisecond, Commit: 25 * time.Millisecond, Retention: time.Hour},
+		Settings: Settings{RetentionAge: -1}, // recordtest's records are years old
+		Limits:   Limits{ReserveBytes: 1 << 20}, Logger: testLogger(),
 		OnEvent: func(e Event) {
 			n.mu.Lock()
 			defer n.mu.Unlock()

@@ -371,7 +371,7 @@ func TestDeleteRecords(t *testing.T) {
 	for _, n := range c.nodes {
 		n.start()
 	}
-	c.leader()
+	c.waitReplicated()
 	for _, n := range c.nodes {
 		if start, hw := n.rep.Bounds(); start != 120 || hw != 120 {
 			t.Errorf("after a restart %s has [%d, %d]", n.server.ID, start, hw)
