@@ -360,29 +360,35 @@ func TestFullDiskRefusesAndRecovers(t *testing.T) {
 	disks := map[api.BrokerID]*vfs.Faulty{}
 	c := brokertest.Start(t, brokertest.Options{Tune: func(cfg *broker.Config) {
 		disks[cfg.ID] = vfs.NewFaulty(vfs.OS())
+		cfg.DiskReserve = 1 << 20
 		cfg.Seams.PartitionFS = disks[cfg.ID]
 	}})
 	c.CreateTopic("t", 1, 3)
 	c.Produce("t", 0, "before")
 	for _, d := range disks {
-		for _, op := range []vfs.Op{vfs.OpWrite, vfs.OpPreallocate, vfs.OpCreate} {
-			d.Add(vfs.Rule{Op: op, Err: vfs.ErrNoSpace})
-		}
 		d.SetFreeBytes(0)
 	}
-	leader := c.Leader("t", 0)
-	log := pb.NewLogClient(c.Conn(leader))
+	stored := 1 // free space is looked at now and then
 	c.Eventually("produce says that the disk is full", func() error {
 		ctx, cancel := c.Context()
 		defer cancel()
-		_, err := log.Produce(ctx, &pb.ProduceRequest{Topic: "t", TimeoutMs: 500, Payload: &pb.ProduceRequest_Records{Records: &pb.Records{Records: []*pb.Record{{Value: []byte("refused")}}}}})
+		_, err := pb.NewLogClient(c.Conn(c.Leader("t", 0))).Produce(ctx, &pb.ProduceRequest{Topic: "t", TimeoutMs: 500, Payload: &pb.ProduceRequest_Records{Records: &pb.Records{Records: []*pb.Record{{Value: []byte("more")}}}}})
 		if d := brokertest.Detail(err); d.GetCode() != pb.ErrorCode_ERROR_CODE_STORAGE_FULL || !d.Retriable || status.Code(err) != codes.ResourceExhausted {
+			if err == nil {
+				stored++
+			}
 			return fmt.Errorf("got %w", err)
 		}
 		return nil
 	})
-	if got := c.ReadAll("t", 0); len(got) != 1 || string(got[0].Value) != "before" {
-		t.Errorf("reads on the full disk gave %v", got)
+	// What little was left is gone, too.
+	for _, d := range disks {
+		for _, op := range []vfs.Op{vfs.OpWrite, vfs.OpPreallocate, vfs.OpCreate} {
+			d.Add(vfs.Rule{Op: op, Err: vfs.ErrNoSpace})
+		}
+	}
+	if got := c.ReadAll("t", 0); len(got) != stored || string(got[0].Value) != "before" {
+		t.Errorf("%d records were stored, and reads on the full disk gave %d", stored, len(got))
 	}
 	for _, d := range disks {
 		d.Clear()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -57,7 +58,7 @@ func (c *Cluster) initProducer() int64 {
 func (l *Load) produce(ctx context.Context, producer int64, partition int) {
 	for n := 0; ctx.Err() == nil; n++ {
 		b := record.NewBuilder(record.BuilderOptions{ProducerID: producer, BaseSequence: int32(n)})
-		err := b.Append(record.Record{Timestamp: 1, Value: []byte(strconv.Itoa(n))})
+		err := b.Append(record.Record{Timestamp: time.Now().UnixMilli(), Value: []byte(strconv.Itoa(n))})
 		var batch []byte
 		if err == nil {
 			batch, err = b.Build()
