@@ -414,7 +414,7 @@ func FuzzProtocol(f *testing.F) {
 		}
 		if tps, err := DecodeAssignment(b); err == nil {
 			again, err := DecodeAssignment(EncodeAssignment(tps))
-			if err != nil || !reflect.DeepEqual(again, slices.Compact(tps)) && len(tps) > 0 {
+			if err != nil || !reflect.DeepEqual(again, slices.Compact(slices.Clone(tps))) && len(tps) > 0 {
 				t.Fatalf("%v became %v (%v)", tps, again, err)
 			}
 			if !bytes.Equal(EncodeAssignment(again), EncodeAssignment(tps)) {
