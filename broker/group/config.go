@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -76,6 +77,9 @@ func def[T comparable](v *T, d T) {
 	}
 }
 
+// timeoutMax is what fits a member's timeouts as they are stored: 32 bits of milliseconds.
+const timeoutMax = 24 * 24 * time.Hour
+
 // Validate says what is wrong with s, after defaults.
 func (s Settings) Validate() error {
 	s = s.withDefaults()
@@ -87,6 +91,9 @@ func (s Settings) Validate() error {
 	}
 	if s.SessionTimeoutMin > s.SessionTimeoutMax {
 		return errors.New("group coordinator: group.min.session.timeout.ms is above group.max.session.timeout.ms")
+	}
+	if max(s.SessionTimeoutMax, s.RebalanceTimeoutMax) > timeoutMax {
+		return fmt.Errorf("group coordinator: a member's timeouts cannot exceed %v", timeoutMax)
 	}
 	if min(s.MembersMax, s.GroupsMax, s.OffsetsMax, s.OffsetMetadataMax, s.SubscriptionBytesMax) < 0 || s.StateBytesMax < 0 {
 		return errors.New("group coordinator: a limit is negative")
@@ -112,6 +119,10 @@ type Config struct {
 	// an *api.Error keeps its code (CodeNotLeader becomes CodeNotCoordinator); others become CodeCoordinatorNotAvailable. It must return when
 	// ctx ends or leadership is lost. Required. Calls never overlap.
 	Propose func(ctx context.Context, cmd []byte) (any, error)
+	// Term gives the Raft term in which this broker leads the partition, 0 while it does not. It is asked before each call, so that a
+	// leadership lost, or lost and won again, of which LeaderStop and LeaderStart have not told yet, cannot serve old reads. It must
+	// be cheap. nil: only LeaderStart and LeaderStop count.
+	Term func() uint64
 	// Partitions gives the number of partitions of a topic, and false if there is no such topic; for members that leave the
 	// assignment to the coordinator. Required. It must not block.
 	Partitions func(topic string) (int32, bool)

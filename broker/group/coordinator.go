@@ -97,6 +97,9 @@ func (c *Coordinator) lead() (*term, error) {
 	if !t.ready.Load() {
 		return nil, api.Errorf(api.CodeCoordinatorNotAvailable, "%s: the coordinator is starting", c.cfg.Name)
 	}
+	if c.cfg.Term != nil && c.cfg.Term() != t.raftTerm {
+		return nil, c.notCoordinator()
+	}
 	if err := c.cfg.Machine.err(); err != nil {
 		return nil, api.Errorf(api.CodeCoordinatorNotAvailable, "%s: %w", c.cfg.Name, err)
 	}

@@ -263,6 +263,8 @@ func TestFailover(t *testing.T) {
 		time.Sleep(9 * time.Second) // sessions have one second left
 		next := l.start(1)
 		wantCode(t, old.CommitOffsets(ctx, ref, nil), api.CodeNotCoordinator)
+		_, err := old.FetchOffsets(ctx, "g", nil) // it has not been told yet
+		wantCode(t, err, api.CodeNotCoordinator)
 		old.LeaderStop()
 		wantCode(t, old.Heartbeat(ctx, ref), api.CodeNotCoordinator)
 		time.Sleep(9 * time.Second)
@@ -732,6 +734,8 @@ func TestRefusedRequests(t *testing.T) {
 			"unknown member":      {join(func(r *api.JoinRequest) { r.MemberID = "who" }), api.CodeUnknownMember},
 			"unknown strategy":    {native(func(r *api.NativeJoinRequest) { r.Strategies = []string{"by-colour"} }), api.CodeInconsistentProtocol},
 			"nameless topic":      {native(func(r *api.NativeJoinRequest) { r.Topics = []string{""} }), api.CodeInvalidRequest},
+			"owned, no topic":     {native(func(r *api.NativeJoinRequest) { r.Owned = []api.TopicPartition{{}} }), api.CodeInvalidRequest},
+			"too many strategies": {native(func(r *api.NativeJoinRequest) { r.Strategies = make([]string, 100) }), api.CodeInvalidRequest},
 			"commit, no topic":    {commit(api.OffsetCommit{}), api.CodeInvalidRequest},
 			"commit, partition":   {commit(api.OffsetCommit{TopicPartition: api.TopicPartition{Topic: "t", Partition: -1}}), api.CodeInvalidRequest},
 			"commit, offset":      {commit(api.OffsetCommit{TopicPartition: tp, Offset: -1}), api.CodeInvalidRequest},
@@ -777,7 +781,7 @@ func TestSettings(t *testing.T) {
 		t.Error(err)
 	}
 	for _, s := range []Settings{
-		{SessionTimeoutMin: time.Hour}, {InitialRebalanceDelay: -1}, {MembersMax: -1}, {CommandBytesMax: 100}, {QueueBytesMax: 100},
+		{SessionTimeoutMin: time.Hour}, {InitialRebalanceDelay: -1}, {MembersMax: -1}, {SessionTimeoutMax: 1000 * time.Hour}, {CommandBytesMax: 100}, {QueueBytesMax: 100},
 	} {
 		if s.Validate() == nil {
 			t.Errorf("%+v is accepted", s)

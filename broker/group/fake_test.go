@@ -26,13 +26,14 @@ type fakeLog struct {
 	mu       sync.Mutex
 	brokers  []*fakeBroker
 	leader   int
+	raftTerm uint64
 	index    raftlog.Index
 	commands int
 	// fail, if not nil, says what happens to a proposal: an error, before or after it was applied.
 	fail func() (err error, applied bool)
 	// hold, if not nil, keeps proposals back until it is closed.
 	hold chan struct{}
-	// tear, if not nil, is told of each command.
+	// sent, if not nil, is told of each command.
 	sent func(cmd []byte)
 
 	topics sync.Map // name -> int32
@@ -54,7 +55,7 @@ func newFakeLog(t *testing.T, brokers int, s Settings) *fakeLog {
 	for i := range brokers {
 		b := &fakeBroker{log: l, self: i, machine: NewMachine(nil)}
 		c, err := NewCoordinator(Config{
-			Name: "__consumer_offsets/0", Self: api.Endpoint{ID: api.BrokerID(i)}, Machine: b.machine, Propose: b.propose, Settings: s,
+			Name: "__consumer_offsets/0", Self: api.Endpoint{ID: api.BrokerID(i)}, Machine: b.machine, Propose: b.propose, Settings: s, Term: b.term,
 			Partitions: l.partitions, NewID: func() string { return fmt.Sprint(ids.Add(1)) },
 		})
 		if err != nil {
@@ -71,6 +72,7 @@ func (l *fakeLog) start(i int) *fakeBroker {
 	l.t.Helper()
 	l.mu.Lock()
 	l.leader = i
+	l.raftTerm++
 	l.mu.Unlock()
 	if err := l.brokers[i].LeaderStart(context.Background()); err != nil {
 		l.t.Fatal(err)
@@ -90,6 +92,15 @@ func (l *fakeLog) partitions(topic string) (int32, bool) {
 		return 0, false
 	}
 	return n.(int32), true
+}
+
+func (b *fakeBroker) term() uint64 {
+	b.log.mu.Lock()
+	defer b.log.mu.Unlock()
+	if b.log.leader != b.self {
+		return 0
+	}
+	return b.log.raftTerm
 }
 
 func (b *fakeBroker) propose(ctx context.Context, cmd []byte) (any, error) {

@@ -87,10 +87,8 @@ func (c *Coordinator) nativeProtocols(req api.NativeJoinRequest) ([]api.GroupPro
 	if len(strategies) == 0 {
 		strategies = []string{assign.CooperativeSticky}
 	}
-	for _, topic := range req.Topics {
-		if topic == "" || len(topic) > nameBytesMax {
-			return nil, api.Errorf(api.CodeInvalidRequest, "group %q: a topic's name is empty or too long", req.Group)
-		}
+	if err := checkSubscription(req); err != nil {
+		return nil, err
 	}
 	m := assign.Member{Topics: slices.Compact(slices.Sorted(slices.Values(req.Topics))), Owned: req.Owned, Generation: req.Generation}
 	if len(m.Owned) == 0 {
@@ -104,6 +102,20 @@ func (c *Coordinator) nativeProtocols(req api.NativeJoinRequest) ([]api.GroupPro
 		protocols = append(protocols, api.GroupProtocol{Name: s, Metadata: assign.EncodeSubscription(s, m)})
 	}
 	return protocols, nil
+}
+
+func checkSubscription(req api.NativeJoinRequest) error {
+	bad := func(topic string) bool { return topic == "" || len(topic) > nameBytesMax }
+	if slices.ContainsFunc(req.Topics, bad) {
+		return api.Errorf(api.CodeInvalidRequest, "group %q: a topic's name is empty or too long", clip(req.Group))
+	}
+	if slices.ContainsFunc(req.Owned, func(tp api.TopicPartition) bool { return bad(tp.Topic) || tp.Partition < 0 }) {
+		return api.Errorf(api.CodeInvalidRequest, "group %q: an owned partition cannot exist", clip(req.Group))
+	}
+	if len(req.Strategies) > protocolsMax {
+		return api.Errorf(api.CodeInvalidRequest, "group %q: more than %d strategies", clip(req.Group), protocolsMax)
+	}
+	return nil
 }
 
 // assigner makes the assignments of groups whose leader is a native member. It is the coordinator's work and not that of the leader's

@@ -24,6 +24,7 @@ type term struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 	ready    atomic.Bool
+	raftTerm uint64 // by Config.Term, read before the barrier
 	queue    *queue
 	assigner *assigner
 
@@ -66,6 +67,9 @@ func newTerm(c *Coordinator) *term {
 
 // start waits for the barrier before it arms anything: until then the groups may not be those that were committed.
 func (t *term) start(ctx context.Context) error {
+	if t.c.cfg.Term != nil {
+		t.raftTerm = t.c.cfg.Term()
+	}
 	t.machine.observe(t.happened)
 	t.wg.Go(t.queue.run)
 	if _, err := t.propose(ctx, &Barrier{}); err != nil {
