@@ -215,6 +215,7 @@ func (l *Log) roll(set *settings) error {
 			return err
 		}
 	}
+	l.background.Wait() // at most one index is being written at a time
 	seg, file, err := l.createSegment()
 	if err != nil {
 		return err
