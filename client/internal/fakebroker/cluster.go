@@ -26,7 +26,10 @@ type Cluster struct {
 	faults     []Fault
 	groups     map[string]*group
 	committed  map[string]map[tp]*pb.OffsetCommit
-	coordinate int // broker that coordinates all groups
+	coordinate int           // broker that coordinates all groups
+	cutFetch   chan struct{} // closed to break all Fetch streams
+	corrupt    int           // batches still to be damaged
+	sent       int64
 }
 
 // Broker is one broker.
@@ -66,7 +69,7 @@ type appended struct {
 // Start runs a cluster of n brokers until the test ends.
 func Start(t testing.TB, n int) *Cluster {
 	c := &Cluster{
-		topics: make(map[string]*topic), changed: make(chan struct{}), groups: make(map[string]*group), version: 1,
+		topics: make(map[string]*topic), changed: make(chan struct{}), groups: make(map[string]*group), version: 1, cutFetch: make(chan struct{}),
 		committed: make(map[string]map[tp]*pb.OffsetCommit),
 	}
 	for i := range n {

@@ -1,0 +1,137 @@
+package client
+
+import (
+	"errors"
+	"time"
+)
+
+// drive is the consumer's goroutine: it gives partitions that are not being fetched to the stream of their leader, after looking up where
+// to begin.
+func (k *Consumer) drive() {
+	timer := time.NewTimer(idle)
+	defer timer.Stop()
+	for k.ctx.Err() == nil {
+		changed := k.client.meta.changedChan()
+		k.mu.Lock()
+		now := time.Now()
+		wake := alarm{now: now}
+		leaderless := false
+		for _, fs := range k.parts {
+			leaderless = k.start(fs, now, &wake) || leaderless
+		}
+		k.closeIdle()
+		k.mu.Unlock()
+		if leaderless {
+			k.client.meta.requestRefresh()
+			wake.set(now.Add(4 * refreshPause))
+		} else {
+			changed = nil
+		}
+		timer.Reset(wake.in())
+		select {
+		case <-k.ctx.Done():
+		case <-k.wake:
+		case <-timer.C:
+		case <-changed:
+		}
+	}
+	k.mu.Lock()
+	for _, st := range k.streams {
+		st.cancel()
+	}
+	k.mu.Unlock()
+}
+
+// start gets one partition going if it can be, and returns true if it lacks a leader. mu is held.
+func (k *Consumer) start(fs *fetchState, now time.Time, wake *alarm) (leaderless bool) {
+	if fs.paused || fs.stopped || fs.stream != nil || fs.busy {
+		return false
+	}
+	if now.Before(fs.retryAt) {
+		wake.set(fs.retryAt)
+		return false
+	}
+	if fs.position == unresolved {
+		fs.busy = true
+		tp, p, session := fs.tp, fs.start, fs.session
+		k.wg.Go(func() { k.lookUp(tp, p, session) })
+		return false
+	}
+	leader, ok := k.client.meta.leader(fs.tp)
+	if !ok {
+		k.noteUnknown(fs, now)
+		return true
+	}
+	k.attach(fs, leader.Address)
+	return false
+}
+
+// noteUnknown tells Poll, now and then, of a topic that is not there.
+func (k *Consumer) noteUnknown(fs *fetchState, now time.Time) {
+	if !k.client.meta.unknown(fs.tp.Topic) {
+		return
+	}
+	if fs.unknownSince.IsZero() {
+		fs.unknownSince = now
+	}
+	if now.Sub(fs.unknownSince) > unknownReport {
+		fs.unknownSince = now
+		k.fail(&Error{
+			Op: "Fetch", Code: CodeUnknownTopicOrPartition, Message: "the topic does not exist", Retriable: true, Topic: fs.tp.Topic, Partition: fs.tp.Partition,
+		})
+	}
+}
+
+// lookUp resolves a partition's start; it runs on a goroutine of its own.
+func (k *Consumer) lookUp(tp TopicPartition, p Position, session uint64) {
+	if k.lookup.Acquire(k.ctx, 1) != nil {
+		return
+	}
+	offset, err := k.client.position(k.ctx, tp, p)
+	k.lookup.Release(1)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	fs := k.parts[tp]
+	if fs == nil || fs.session != session || k.ctx.Err() != nil {
+		return
+	}
+	fs.busy = false
+	if err == nil {
+		fs.position, fs.fetch, fs.failures = offset, offset, 0
+	} else {
+		k.failed(fs, err)
+	}
+	signal(k.wake)
+}
+
+// failed decides what an error means for a partition that is not on a stream any more. mu is held.
+func (k *Consumer) failed(fs *fetchState, err error) {
+	fs.failures++
+	fs.retryAt = time.Now().Add(backoffFor(fs.failures-1, k.client.cfg.backoffMin, k.client.cfg.backoffMax))
+	switch {
+	case errors.Is(err, CodeOffsetOutOfRange) && k.cfg.reset.kind != posUnset:
+		k.client.cfg.logger.Warn("offset out of range, starting over", "partition", fs.tp, "offset", fs.fetch, "at", k.cfg.reset)
+		k.discard(fs)
+		reset, at, failures := k.cfg.reset, fs.retryAt, fs.failures
+		k.moveTo(fs, reset)
+		if fs.failures = failures; failures > 1 {
+			fs.retryAt = at
+		}
+	case errors.Is(err, CodeNotLeader):
+		if k.client.follow(fs.tp, err) && fs.failures == 1 {
+			fs.retryAt = time.Time{}
+		}
+		k.client.meta.requestRefresh()
+	case errors.Is(err, CodeUnknownTopicOrPartition):
+		k.client.meta.requestRefresh()
+		if fs.failures%8 == 0 {
+			k.fail(err)
+		}
+	case IsRetriable(err):
+		k.client.meta.requestRefresh()
+	default:
+		fs.stopped = true
+		k.fail(err)
+	}
+	signal(k.wake)
+}
