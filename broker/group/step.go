@@ -78,7 +78,7 @@ func (g *group) check(memberID, instanceID string) (*member, *api.Error) {
 			return nil, api.Errorf(api.CodeFencedInstance, "group %q: instance %q is now member %q, not %q", g.id, instanceID, owner, memberID)
 		}
 		if !ok {
-			return nil, g.unknown(memberID)
+			return nil, api.Errorf(api.CodeUnknownMember, "group %q has no static member %q", g.id, instanceID)
 		}
 	}
 	m := g.members[memberID]
