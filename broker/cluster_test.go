@@ -15,6 +15,8 @@ import (
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/brokertest"
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/membership"
 	pb "github.com/flotilla-log/flotilla/proto/flotilla/v1"
 	"github.com/flotilla-log/flotilla/raftlog/vfs"
 )
@@ -356,6 +358,107 @@ func TestSecondBrokerOnADataDirectory(t *testing.T) {
 	c.CreateTopic("t", 1, 1) // the first one is not disturbed
 }
 
+func TestBrokerOfAnotherClusterIsRefused(t *testing.T) {
+	a := brokertest.Start(t, brokertest.Options{})
+	b := brokertest.Start(t, brokertest.Options{Brokers: 1})
+	a.CreateTopic("t", 1, 3)
+	b.CreateTopic("other", 1, 1)
+	b.Crash(1)
+	// The data directory of b's broker, told to join a, under an ID that is free there.
+	cfg := broker.DefaultConfig()
+	cfg.ID, cfg.DataDir, cfg.Join = 1, b.Node(1).Dir, []string{a.Broker(1).GossipAddr()}
+	cfg.GRPCAddr, cfg.PeerAddr, cfg.GossipAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	cfg.Timing.FastGossip = true
+	ctx, cancel := a.Context()
+	defer cancel()
+	stray, err := broker.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stray.Start(ctx); !errors.Is(err, membership.ErrForeignCluster) {
+		t.Errorf("a broker of another cluster started with %v", err)
+		stray.Kill()
+	}
+	// The same directory under another broker ID is refused by its identity file.
+	cfg.ID = 9
+	if stray, err = broker.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := stray.Start(ctx); !errors.Is(err, metadata.ErrBrokerMismatch) {
+		t.Errorf("another broker ID started with %v", err)
+		stray.Kill()
+	}
+	a.Produce("t", 0, "undisturbed")
+}
+
+func TestBrokerIDInUseIsRefused(t *testing.T) {
+	c := brokertest.Start(t, brokertest.Options{})
+	cfg := broker.DefaultConfig()
+	cfg.ID, cfg.DataDir, cfg.Join = 2, t.TempDir(), []string{c.Broker(1).GossipAddr()}
+	cfg.GRPCAddr, cfg.PeerAddr, cfg.GossipAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	cfg.Timing.FastGossip = true
+	b, err := broker.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := c.Context()
+	defer cancel()
+	if err := b.Start(ctx); !errors.Is(err, membership.ErrDuplicateID) {
+		t.Errorf("the second broker 2 started with %v", err)
+		b.Kill()
+	}
+}
+
+// A graceful stop is invisible to a producer that follows leaders: nothing fails, and no request has to wait for an election.
+func TestGracefulStopHandsOver(t *testing.T) {
+	c := brokertest.Start(t, brokertest.Options{Tune: func(cfg *broker.Config) { cfg.Timing.Heartbeat = 3 * time.Second }})
+	c.CreateTopic("t", 6, 3)
+	load := c.Load("t", 6)
+	load.AwaitProgress(5)
+	c.Stop(2)
+	load.AwaitProgress(5)
+	if longest := load.Longest(); longest > 2*time.Second {
+		t.Errorf("a record took %s, as if an election had been waited for", longest)
+	}
+	load.StopAndVerify()
+}
+
+// A lost disk: the broker comes back as a new incarnation under its old ID, and gets everything again from the others.
+func TestLostDiskIsRebuilt(t *testing.T) {
+	c := brokertest.Start(t, brokertest.Options{})
+	c.CreateTopic("t", 2, 3)
+	load := c.Load("t", 2)
+	load.AwaitProgress(10)
+	c.Crash(3)
+	if err := os.RemoveAll(c.Node(3).Dir); err != nil {
+		t.Fatal(err)
+	}
+	load.AwaitProgress(10)
+	c.Restart(3)
+	load.AwaitProgress(10)
+	load.StopAndVerify()
+	for p := range int32(2) {
+		c.WaitReplicated("t", p, 1, 2, 3)
+		c.EnsureSame("t", p)
+	}
+}
+
+func TestFailedFsyncIsSurvived(t *testing.T) {
+	disks := map[api.BrokerID]*vfs.Faulty{}
+	c := brokertest.Start(t, brokertest.Options{Tune: func(cfg *broker.Config) {
+		disks[cfg.ID] = vfs.NewFaulty(vfs.OS())
+		cfg.Seams.PartitionFS = disks[cfg.ID]
+	}})
+	c.CreateTopic("t", 1, 3)
+	load := c.Load("t", 1)
+	load.AwaitProgress(10)
+	disks[c.Leader("t", 0)].Add(vfs.Rule{Op: vfs.OpSync, Glob: "*.log", Times: 1, Err: errors.New("the disk says no")})
+	load.AwaitProgress(50)
+	load.StopAndVerify()
+	c.WaitReplicated("t", 0, 1, 2, 3)
+	c.EnsureSame("t", 0)
+}
+
 func TestFullDiskRefusesAndRecovers(t *testing.T) {
 	disks := map[api.BrokerID]*vfs.Faulty{}
 	c := brokertest.Start(t, brokertest.Options{Tune: func(cfg *broker.Config) {
@@ -376,6 +479,7 @@ func TestFullDiskRefusesAndRecovers(t *testing.T) {
 		if d := brokertest.Detail(err); d.GetCode() != pb.ErrorCode_ERROR_CODE_STORAGE_FULL || !d.Retriable || status.Code(err) != codes.ResourceExhausted {
 			if err == nil {
 				stored++
+				return errors.New("it was stored")
 			}
 			return fmt.Errorf("got %w", err)
 		}
@@ -451,7 +555,7 @@ func testDamage(t *testing.T, damage func(t *testing.T, dir string)) {
 
 // flipBytes inverts bytes in the middle of the log's written part.
 func flipBytes(t *testing.T, dir string) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.seg"))
+	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no segments in %s: %v", dir, err)
 	}

@@ -3,7 +3,8 @@ package broker
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
+	"math"
+	"unicode/utf16"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/group"
@@ -13,11 +14,20 @@ import (
 // offsetsTopic holds the coordinator partitions, under Kafka's name.
 const offsetsTopic = "__consumer_offsets"
 
-// coordinatorPartition is the partition that coordinates a group. The number of partitions never changes once the topic exists.
+// coordinatorPartition is the partition that coordinates a group: the one that Kafka would choose, by the absolute value of Java's hash of the text.
+// The number of partitions never changes once the topic exists.
 func coordinatorPartition(groupID string, partitions int) int32 {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(groupID))
-	return int32(h.Sum32() % uint32(partitions))
+	var h int32
+	for _, unit := range utf16.Encode([]rune(groupID)) {
+		h = 31*h + int32(unit)
+	}
+	switch {
+	case h == math.MinInt32:
+		h = 0
+	case h < 0:
+		h = -h
+	}
+	return h % int32(partitions)
 }
 
 // coordinatorOf finds a group's coordinator partition. The topic is created on first use, when the cluster has had the time to
@@ -70,6 +80,24 @@ func coordinatorError(err error, groupID string) error {
 		return &api.Error{Code: api.CodeCoordinatorNotAvailable, Message: fmt.Sprintf("group %q has no coordinator at the moment: try again shortly", groupID), Cause: e}
 	}
 	return e
+}
+
+// groupError completes an error of the group's coordinator here: if it does not lead any more, members are told who does.
+func (b *Broker) groupError(err error, groupID string) error {
+	err = b.apiError(err, nil)
+	e, ok := err.(*api.Error)
+	t := b.node.State().Topics[offsetsTopic]
+	if !ok || e.Code != api.CodeNotCoordinator || e.Leader != nil || t == nil {
+		return err
+	}
+	p := t.Partitions[coordinatorPartition(groupID, len(t.Partitions))]
+	leader := b.leaderOf(p, b.replicas.get(p))
+	if leader == api.NoBroker {
+		return err
+	}
+	named := *e
+	named.Leader = b.endpoint(leader)
+	return &named
 }
 
 // coordinate returns the group's coordinator if it is here and serves.
@@ -132,7 +160,7 @@ func (b *Broker) JoinGroup(ctx context.Context, req api.JoinRequest) (api.JoinRe
 		return api.JoinResult{}, err
 	}
 	res, err := c.JoinGroup(ctx, req)
-	return res, b.apiError(err, nil)
+	return res, b.groupError(err, req.Group)
 }
 
 // SyncGroup implements api.Groups.
@@ -142,7 +170,7 @@ func (b *Broker) SyncGroup(ctx context.Context, req api.SyncRequest) (api.SyncRe
 		return api.SyncResult{}, err
 	}
 	res, err := c.SyncGroup(ctx, req)
-	return res, b.apiError(err, nil)
+	return res, b.groupError(err, req.Group)
 }
 
 // JoinAndSync implements api.Groups.
@@ -152,7 +180,7 @@ func (b *Broker) JoinAndSync(ctx context.Context, req api.NativeJoinRequest) (ap
 		return api.NativeJoinResult{}, err
 	}
 	res, err := c.JoinAndSync(ctx, req)
-	return res, b.apiError(err, nil)
+	return res, b.groupError(err, req.Group)
 }
 
 // Heartbeat implements api.Groups.
@@ -161,7 +189,7 @@ func (b *Broker) Heartbeat(ctx context.Context, m api.MemberRef) error {
 	if err != nil {
 		return err
 	}
-	return b.apiError(c.Heartbeat(ctx, m), nil)
+	return b.groupError(c.Heartbeat(ctx, m), m.Group)
 }
 
 // LeaveGroup implements api.Groups.
@@ -170,7 +198,7 @@ func (b *Broker) LeaveGroup(ctx context.Context, m api.MemberRef) error {
 	if err != nil {
 		return err
 	}
-	return b.apiError(c.LeaveGroup(ctx, m), nil)
+	return b.groupError(c.LeaveGroup(ctx, m), m.Group)
 }
 
 // CommitOffsets implements api.Groups. Offsets of partitions that do not exist are refused.
@@ -182,7 +210,7 @@ func (b *Broker) CommitOffsets(ctx context.Context, m api.MemberRef, offsets []a
 	if err := b.checkPartitions(ctx, offsets); err != nil {
 		return err
 	}
-	return b.apiError(c.CommitOffsets(ctx, m, offsets), nil)
+	return b.groupError(c.CommitOffsets(ctx, m, offsets), m.Group)
 }
 
 func (b *Broker) checkPartitions(ctx context.Context, offsets []api.OffsetCommit) error {
@@ -209,5 +237,5 @@ func (b *Broker) FetchOffsets(ctx context.Context, groupID string, tps []api.Top
 		return nil, err
 	}
 	offsets, err := c.FetchOffsets(ctx, groupID, tps)
-	return offsets, b.apiError(err, nil)
+	return offsets, b.groupError(err, groupID)
 }

@@ -23,6 +23,7 @@ type Load struct {
 
 	mu    sync.Mutex
 	acked []int // per partition
+	slow  time.Duration
 	errs  []error
 }
 
@@ -63,10 +64,12 @@ func (l *Load) produce(ctx context.Context, producer int64, partition int) {
 		if err == nil {
 			batch, err = b.Build()
 		}
+		began := time.Now()
 		if err == nil {
 			err = l.send(partition, batch)
 		}
 		l.mu.Lock()
+		l.slow = max(l.slow, time.Since(began))
 		if err != nil {
 			l.errs = append(l.errs, fmt.Errorf("partition %d, record %d: %w", partition, n, err))
 			l.mu.Unlock()
@@ -97,6 +100,13 @@ func (l *Load) Acked() int {
 		sum += n
 	}
 	return sum
+}
+
+// Longest is the longest time that a record took until it was acknowledged, retries included.
+func (l *Load) Longest() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.slow
 }
 
 // AwaitProgress waits until n more records were acknowledged in each partition.
