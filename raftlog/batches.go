@@ -66,7 +66,7 @@ func (l *Log) readDisk(from, limit record.Offset, maxBytes int) (ReadResult, err
 func (l *Log) placeOfOffset(from, limit record.Offset) (place, *handle, error) {
 	l.mu.RLock()
 	k := sort.Search(len(l.segs), func(n int) bool { return l.segs[n].next > from })
-	if k == len(l.segs) {
+	if k == len(l.segs) || from < l.segs[k].header.nextOffset { // trimmed since readTail looked
 		l.mu.RUnlock()
 		return place{}, nil, errMoved
 	}
