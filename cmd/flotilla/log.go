@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -91,9 +92,9 @@ func (a *app) inspectAll(root string, inspect func(dir string) (*raftlog.Report,
 	var damaged int
 	var errs []error
 	for _, dir := range dirs {
-		report, err := inspect(dir)
+		report, err := inspectLocked(dir, inspect)
 		switch {
-		case errors.Is(err, raftlog.ErrLocked):
+		case errors.Is(err, vfs.ErrLocked):
 			errs = append(errs, withCode(exitRefused, fmt.Errorf("%s is in use: stop its broker first", dir)))
 		case err != nil:
 			errs = append(errs, fmt.Errorf("%s: %w", dir, err))
@@ -105,6 +106,29 @@ func (a *app) inspectAll(root string, inspect func(dir string) (*raftlog.Report,
 		errs = slices.Insert(errs, 0, withCode(exitBadData, fmt.Errorf("%d of %d log(s) damaged", damaged, len(dirs))))
 	}
 	return errors.Join(errs...)
+}
+
+// lockName is the file that whoever uses a directory holds a lock on: a log its own, and a broker that of its data directory.
+const lockName = "LOCK"
+
+// inspectLocked keeps a broker from opening the log while it is looked at. It makes no lock file where there is none, and does without a
+// lock on files that it may not open for writing, such as those of a read-only copy.
+func inspectLocked(dir string, inspect func(dir string) (*raftlog.Report, error)) (report *raftlog.Report, err error) {
+	for _, path := range []string{dir, filepath.Join(dir, "..", "..")} {
+		file := filepath.Join(path, lockName)
+		if _, err := os.Stat(file); err != nil {
+			continue
+		}
+		lock, err := vfs.OS().Lock(file)
+		switch {
+		case errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, lock.Close()) }()
+	}
+	return inspect(dir)
 }
 
 // findLogs lists the log directories at or below root in order.
