@@ -3,14 +3,18 @@ package partition
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-log/flotilla/partition/transport"
 	"github.com/flotilla-log/flotilla/proto/record"
 	"github.com/flotilla-log/flotilla/proto/record/recordtest"
 	"github.com/flotilla-log/flotilla/raftlog/vfs"
@@ -123,4 +127,62 @@ func BenchmarkRead(b *testing.B) {
 			b.Fatalf("%+v, %v", res, err)
 		}
 	}
+}
+
+// BenchmarkIdle opens 100 groups of three replicas in one process and reports what they cost while nothing happens.
+func BenchmarkIdle(b *testing.B) {
+	const groups = 100
+	c := newCluster(b, 3, onDisk(b))
+	var more []*Replica
+	for g := range groups - 1 {
+		for _, n := range c.nodes {
+			cfg := n.config()
+			cfg.Group, cfg.Dir = transport.GroupID(100+g), filepath.Join(cfg.Dir, "..", fmt.Sprintf("%s-%d", n.server.ID, g))
+			cfg.Stable, cfg.Timing = raft.NewInmemStore(), Timing{}
+			r, err := Open(cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			more = append(more, r)
+			if err := r.Bootstrap([]raft.Server{c.nodes[0].server, c.nodes[1].server, c.nodes[2].server}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	c.eventually("all groups have leaders", func() bool {
+		leaders := 0
+		for _, r := range more {
+			if r.IsLeader() {
+				leaders++
+			}
+		}
+		return leaders == groups-1
+	})
+	runtime.GC()
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	cpu, at := cpuTime(b), time.Now()
+	for b.Loop() {
+		<-time.After(3 * time.Second)
+	}
+	b.ReportMetric((cpuTime(b)-cpu).Seconds()/time.Since(at).Seconds()*100, "cpu-%")
+	b.ReportMetric(float64(mem.HeapInuse+mem.StackInuse)/1024/groups/3, "KiB/replica")
+	b.ReportMetric(float64(runtime.NumGoroutine())/groups/3, "goroutines/replica")
+	var wg sync.WaitGroup
+	for _, r := range more {
+		wg.Go(func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			r.Close(ctx)
+		})
+	}
+	wg.Wait()
+}
+
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
