@@ -230,8 +230,20 @@ func (c *Controller) register(members []membership.Member) error {
 		if err := c.propose(&metadata.RegisterBroker{Broker: b, Rebalance: true}); err != nil {
 			return err
 		}
+		if err := c.welcomeBack(s, b.ID); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// welcomeBack gives a broker that stayed away until its replicas were rebuilt elsewhere a share again. s is the state from before it came back.
+func (c *Controller) welcomeBack(s *metadata.State, id api.BrokerID) error {
+	old := s.Brokers[id]
+	if old == nil || old.AwaySinceMs == 0 || old.Draining || s.PartitionCount() == 0 || ReplicasOn(s, id) > 0 {
+		return nil
+	}
+	return c.propose(&metadata.SetRebalance{On: true})
 }
 
 // markAway records when brokers went, so that the next controller knows too.

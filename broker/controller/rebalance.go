@@ -137,7 +137,8 @@ func (m *model) evenOnce() bool {
 	return false
 }
 
-// movable picks the partition that can go from one broker to another, best of the topic that is spread most unevenly over the two.
+// movable picks the partition that can go from one broker to another, best of the topic that is spread most unevenly over the two, and
+// best one that the broker does not lead.
 func (m *model) movable(from, to api.BrokerID) *modelPart {
 	var best *modelPart
 	bestSkew := 0
@@ -146,7 +147,7 @@ func (m *model) movable(from, to api.BrokerID) *modelPart {
 			continue
 		}
 		skew := m.topics[mp.p.Topic][from] - m.topics[mp.p.Topic][to]
-		if best == nil || skew > bestSkew {
+		if best == nil || skew > bestSkew || skew == bestSkew && best.brokers[0] == from && mp.brokers[0] != from {
 			best, bestSkew = mp, skew
 		}
 	}
