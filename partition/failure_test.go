@@ -59,6 +59,34 @@ func TestDamageFoundByAReader(t *testing.T) {
 	}
 }
 
+// TestOpenFindsDamage flips each of some bits of what a stopped replica left and opens it: it opens as it was, or says what is damaged, and never panics.
+func TestOpenFindsDamage(t *testing.T) {
+	c := newCluster(t, 1, func(cfg *Config) { cfg.Limits.TailCacheBytes = -1 })
+	c.fill(10, 300)
+	n := c.leader()
+	n.discard() // no checkpoint: NewRaft reads all entries
+	found := 0
+	for bit := int64(1); bit < 8*4000; bit += 997 {
+		n.disk.Clear()
+		n.disk.Add(vfs.Rule{Op: vfs.OpRead, Glob: "*.log", FlipBit: bit})
+		rep, err := Open(n.config())
+		if err == nil {
+			n.disk.Clear()
+			n.rep = rep
+			n.discard()
+			continue
+		}
+		var damage *raftlog.DamageError
+		if !errors.As(err, &damage) && !errors.Is(err, raftlog.ErrNewerFormat) {
+			t.Errorf("bit %d: %v", bit, err)
+		}
+		found++
+	}
+	if found < 5 {
+		t.Errorf("damage was found %d times", found)
+	}
+}
+
 // boundaries is a log whose segments end where it says.
 type boundaries []raftlog.Boundary
 

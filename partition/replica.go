@@ -73,6 +73,7 @@ func Open(cfg Config) (*Replica, error) {
 	}
 	if err := r.openRaft(); err != nil {
 		r.stop()
+		r.keeper.work.close()
 		if r.group != nil {
 			r.group.Close()
 		}
@@ -114,21 +115,36 @@ func (r *Replica) openRaft() (err error) {
 	if err != nil {
 		return err
 	}
-	err = errors.New("the stable store has failed")
+	return r.newRaft()
+}
+
+// newRaft calls raft.NewRaft on a goroutine of its own: it reads the log, which ends the goroutine that finds damage, and writes the stable store, which does the same when it has failed
+// (both because hashicorp/raft would panic). Nothing of raft runs yet then.
+func (r *Replica) newRaft() error {
+	r.log.FailFast(true)
+	err := errEnded
 	done := make(chan struct{})
-	go func() { // the stable store ends the goroutine of a write that it cannot make
+	go func() {
 		defer close(done)
 		r.raft, err = raft.NewRaft(raftConfig(r.cfg), r.fsm, r.log, r.cfg.Stable, r.log.Snapshots(), r.group)
 	}()
 	<-done
-	return err
+	cause := r.failure.Load()
+	switch {
+	case err == nil || cause == nil:
+		return err
+	case errors.Is(err, errEnded):
+		return *cause
+	}
+	return fmt.Errorf("%w: %w", err, *cause)
 }
 
-// start goes on after raft runs: from now on the log's SnapshotStore serves followers, and a read of damaged bytes by one of raft's goroutines ends that goroutine instead of the
-// process.
+// errEnded is returned when neither the log nor the state machine says why NewRaft did not return.
+var errEnded = errors.New("the stable store has failed")
+
+// start goes on after raft runs: from now on the log's SnapshotStore serves followers.
 func (r *Replica) start() {
 	r.log.ServeFollowers()
-	r.log.FailFast(true)
 	r.seq = r.newSequencer()
 	r.raft.RegisterObserver(raft.NewObserver(nil, false, r.observe))
 	r.started.Store(true)
