@@ -318,9 +318,13 @@ func (b *Broker) offsetAt(ctx context.Context, tp api.TopicPartition, ms int64, 
 	if p == nil {
 		return 0, unknownPartition(tp)
 	}
+	leader := b.leaderFor(p)
+	if leader == api.NoBroker {
+		return 0, b.leaderElsewhere(tp, leader)
+	}
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.CallTimeout)
 	defer cancel()
-	l, err := call[listOffsetRequest, api.ListedOffset](ctx, b, metadata.ServerAddress(p.Leader), methodListOffset,
+	l, err := call[listOffsetRequest, api.ListedOffset](ctx, b, metadata.ServerAddress(leader), methodListOffset,
 		listOffsetRequest{TP: tp, Position: api.Position{Kind: api.PositionTimestamp, Timestamp: ms}})
 	if err != nil {
 		return 0, b.apiError(err, &tp)

@@ -3,10 +3,10 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -243,20 +243,42 @@ func (b *Broker) DescribeTopic(ctx context.Context, name string) (api.TopicDescr
 	return d, nil
 }
 
-// leaderStatuses asks the leaders of partitions, each broker once. Where that fails, or the broker does not lead, Leads is false.
+// leaderStatuses asks the leaders of partitions, and once more after a moment where leadership has just moved. What
+// cannot be learnt within Timing.LeaderWait has Leads false.
 func (b *Broker) leaderStatuses(ctx context.Context, partitions []*metadata.Partition) []replicaStatus {
-	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.CallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.LeaderWait)
 	defer cancel()
+	out := make([]replicaStatus, len(partitions))
+	for {
+		changed, routes := b.node.Changed(), b.route.wait()
+		if b.askLeaders(ctx, partitions, out) {
+			return out
+		}
+		again := time.NewTimer(100 * time.Millisecond)
+		select {
+		case <-changed:
+		case <-routes:
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return out
+		}
+		again.Stop()
+	}
+}
+
+// askLeaders fills in what is missing in out, asking each broker once. It says whether nothing is missing any more that another try could find.
+func (b *Broker) askLeaders(ctx context.Context, partitions []*metadata.Partition, out []replicaStatus) (complete bool) {
 	byLeader := map[api.BrokerID][]int{}
 	for i, p := range partitions {
-		if p.Leader != api.NoBroker {
-			byLeader[p.Leader] = append(byLeader[p.Leader], i)
+		if !out[i].Leads {
+			leader := b.leaderFor(p)
+			byLeader[leader] = append(byLeader[leader], i)
 		}
 	}
-	out := make([]replicaStatus, len(partitions))
 	var g errgroup.Group
 	for leader, indexes := range byLeader {
-		if !b.isAlive(leader) {
+		if leader == api.NoBroker {
 			continue
 		}
 		g.Go(func() error {
@@ -266,7 +288,7 @@ func (b *Broker) leaderStatuses(ctx context.Context, partitions []*metadata.Part
 			}
 			list, err := call[statusRequest, []replicaStatus](ctx, b, metadata.ServerAddress(leader), methodReplicaStatus, req)
 			if err != nil || len(list) != len(indexes) {
-				return errors.Join(err)
+				return err
 			}
 			for j, i := range indexes {
 				out[i] = list[j]
@@ -277,7 +299,16 @@ func (b *Broker) leaderStatuses(ctx context.Context, partitions []*metadata.Part
 	if err := g.Wait(); err != nil {
 		b.log.Debug("asking leaders for offsets", "error", err)
 	}
-	return out
+	return !slices.ContainsFunc(out, func(s replicaStatus) bool { return !s.Leads })
+}
+
+// leaderFor is the broker to ask about a partition: this one if it leads.
+func (b *Broker) leaderFor(p *metadata.Partition) api.BrokerID {
+	h := b.replicas.get(p)
+	if h != nil && h.leads() {
+		return b.cfg.ID
+	}
+	return b.leaderOf(p, h)
 }
 
 // partitionsOf is what group coordinators assign by.
