@@ -16,10 +16,12 @@ import (
 //	uvarint  next offset
 //	uvarint  log start
 //	uvarint  clock, ns since 1970
+//	uvarint  clock at the newest accepted batch, ns since 1970
+//	uvarint  writing clock, ns
 //	u64le    digest
 //	uvarint  index up to which a machine group was trimmed
 //	uvarint  number of producers, each, the one unheard of for longest first:
-//	           varint ID, varint epoch, uvarint clock of its newest batch, u8 number of batches, each, oldest first:
+//	           varint ID, varint epoch, uvarint writing clock at its newest batch, u8 number of batches, each, oldest first:
 //	             uvarint base offset, uvarint base sequence, uvarint records, varint max timestamp
 //	uvarint  length of the Machine's state + 1, or 0 if the group has none; then that state
 //
@@ -31,11 +33,15 @@ var errState = errors.New("checkpoint of the state machine is not understood")
 // snapshot is the encodable part of the state machine.
 type snapshot struct {
 	next, logStart record.Offset
-	clock          int64
-	digest         uint64
-	trimIndex      raftlog.Index
-	producers      producerTable
-	machine        []byte // nil: none
+	clock          int64 // ns since 1970: the largest time at which a leader appended an entry
+	lastBatch      int64 // the clock at the newest accepted batch
+	// writing is the time, in ns, during which batches came: the clock without its jumps. Producers are forgotten by it, so that a leader whose clock is days ahead does not make
+	// the others' retries unknown.
+	writing   int64
+	digest    uint64
+	trimIndex raftlog.Index
+	producers producerTable
+	machine   []byte // nil: none
 }
 
 func (s *snapshot) encode() []byte {
@@ -44,6 +50,8 @@ func (s *snapshot) encode() []byte {
 	b = binary.AppendUvarint(b, uint64(s.next))
 	b = binary.AppendUvarint(b, uint64(s.logStart))
 	b = binary.AppendUvarint(b, uint64(s.clock))
+	b = binary.AppendUvarint(b, uint64(s.lastBatch))
+	b = binary.AppendUvarint(b, uint64(s.writing))
 	b = binary.LittleEndian.AppendUint64(b, s.digest)
 	b = binary.AppendUvarint(b, uint64(s.trimIndex))
 	b = binary.AppendUvarint(b, uint64(s.producers.len()))
@@ -76,7 +84,7 @@ func decodeSnapshot(b []byte) (*snapshot, error) {
 	if v := r.byte(); v != stateVersion {
 		return nil, fmt.Errorf("%w: version %d, and this release knows %d", errState, v, stateVersion)
 	}
-	s := &snapshot{next: r.offset(), logStart: r.offset(), clock: r.int63(), digest: r.uint64(), trimIndex: raftlog.Index(r.uvarint())}
+	s := &snapshot{next: r.offset(), logStart: r.offset(), clock: r.int63(), lastBatch: r.int63(), writing: r.int63(), digest: r.uint64(), trimIndex: raftlog.Index(r.uvarint())}
 	for n := r.count(maxProducers); n > 0 && r.err == nil; n-- {
 		r.producer(&s.producers)
 	}

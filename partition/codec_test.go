@@ -11,7 +11,7 @@ import (
 
 // sampleSnapshot has some of everything.
 func sampleSnapshot() *snapshot {
-	s := &snapshot{next: 1000, logStart: 17, clock: 1_700_000_000_000_000_000, digest: 0xFEEDFACE, trimIndex: 9, machine: []byte("machine")}
+	s := &snapshot{next: 1000, logStart: 17, clock: 1_700_000_000_000_000_000, lastBatch: 1_600_000_000_000_000_000, writing: 12345, digest: 0xFEEDFACE, trimIndex: 9, machine: []byte("machine")}
 	for i := range int64(20) {
 		for seq := range int32(i%7 + 1) {
 			s.producers.record(record.Header{ProducerID: i, ProducerEpoch: int16(i % 3), BaseSequence: seq, Count: 1, BaseOffset: record.Offset(i), MaxTimestamp: -1}, s.clock+i)

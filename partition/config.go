@@ -81,7 +81,7 @@ type Limits struct {
 }
 
 // Machine is a state machine that a group replicates beside its batches. Its methods are called from one goroutine at a time, and must be
-// deterministic: no clock, no randomness, no map order.
+// deterministic: no clock, no randomness, no map order. They must not call the replica.
 type Machine interface {
 	// Apply applies a command that Propose was given on some replica. at is the proposer's clock, made monotone over the log; index
 	// is the command's place. What it returns goes to the caller of Propose, if that was here. A command that cannot be decoded must not

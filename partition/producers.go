@@ -7,7 +7,8 @@ import "github.com/flotilla-log/flotilla/proto/record"
 const (
 	rememberedBatches = 5                             // per producer, as Kafka: at most that many requests of a producer are in flight
 	maxProducers      = 20_000                        // the one unheard of for longest goes first
-	producerExpiryNs  = int64(7 * 24 * 3600 * 1e9)    // on the state machine's clock
+	producerExpiryNs  = int64(7 * 24 * 3600 * 1e9)    // on the writing clock
+	writingStepNs     = int64(24 * 3600 * 1e9)        // the most by which one batch moves the writing clock
 	sequenceHalf      = int32(1 << 30)                // half of the sequence space, to tell old from missing
 	maxProducerBytes  = rememberedBatches*(4*10) + 40 // encoded, at most
 )
@@ -28,7 +29,7 @@ type producer struct {
 	epoch   int16
 	n       int8
 	batches [rememberedBatches]remembered // the newest n, oldest first
-	seen    int64                         // clock (ns) of the newest batch
+	seen    int64                         // writing clock (ns) at the newest batch
 	newer   *producer                     // list by time of the newest batch
 	older   *producer
 }
@@ -65,7 +66,7 @@ func (t *producerTable) get(id int64) *producer { return t.byID[id] }
 
 func (t *producerTable) len() int { return len(t.byID) }
 
-// record notes an accepted batch at the state machine's clock and forgets who has been silent for too long.
+// record notes an accepted batch at the writing clock and forgets who has been silent for too long.
 func (t *producerTable) record(h record.Header, clock int64) {
 	p := t.touch(h.ProducerID)
 	if p.epoch != h.ProducerEpoch {

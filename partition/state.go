@@ -69,6 +69,14 @@ func (s *state) tick(at time.Time) {
 	}
 }
 
+// tickWriting moves the writing clock by the time since the batch before, but not by more than a day.
+func (s *state) tickWriting() {
+	if s.lastBatch != 0 {
+		s.writing += min(s.clock-s.lastBatch, writingStepNs)
+	}
+	s.lastBatch = s.clock
+}
+
 // applyBatch accepts the batch or leaves everything as it is.
 func (s *state) applyBatch(l *raft.Log) (applyResult, error) {
 	after, ok := raftlog.Accept(l, s.next)
@@ -81,8 +89,9 @@ func (s *state) applyBatch(l *raft.Log) (applyResult, error) {
 	}
 	s.next = after
 	s.digest = mixDigest(s.digest, h.BaseOffset, h.CRC)
+	s.tickWriting()
 	if h.Idempotent() {
-		s.producers.record(h, s.clock)
+		s.producers.record(h, s.writing)
 	}
 	return applyResult{accepted: true}, nil
 }
