@@ -30,6 +30,7 @@ type Cluster struct {
 	cutFetch   chan struct{} // closed to break all Fetch streams
 	corrupt    int           // batches still to be damaged
 	sent       int64
+	heartbeats int
 }
 
 // Broker is one broker.
