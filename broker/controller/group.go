@@ -185,7 +185,9 @@ func (g *groupPlanner) demotion() (GroupStep, bool) {
 	case len(g.good) < g.target() || len(g.good) == 0:
 		return GroupStep{}, false
 	case len(g.bad) > 0:
-		s, why = g.bad[0], fmt.Sprintf("broker %d is leaving", g.bad[0].Broker)
+		// The leader last, so that it hands over to one that stays.
+		s = slices.MinFunc(g.bad, func(a, b metadata.Server) int { return leads(a, g.Self) - leads(b, g.Self) })
+		why = fmt.Sprintf("broker %d is leaving", s.Broker)
 	case len(g.good) > g.target():
 		s, why = g.surplus(), fmt.Sprintf("%d voters are enough", g.target())
 	default:

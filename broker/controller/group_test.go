@@ -141,6 +141,19 @@ func TestGroupSpreadsRacks(t *testing.T) {
 	}
 }
 
+func TestGroupLeaderLeavesLast(t *testing.T) {
+	g := &groupWorld{world: newWorld(t), self: 1, behind: map[api.BrokerID]bool{}}
+	for id := range api.BrokerID(5) {
+		g.broker(id+1, "")
+		g.servers = append(g.servers, metadata.Server{Broker: id + 1, ServerID: metadata.MemberID(id+1, "i0"), Voter: true})
+	}
+	g.do(&metadata.SetDraining{ID: 1, Draining: true})
+	g.do(&metadata.SetDraining{ID: 2, Draining: true})
+	if got := g.run(); got != "demote 2; hand over leadership 1; demote 1" || g.self == 2 {
+		t.Errorf("steps %q, leader %d", got, g.self)
+	}
+}
+
 func TestGroupSmall(t *testing.T) {
 	for n, want := range map[int]string{1: "1", 2: "1 2", 3: "1 2 3", 4: "1 2 3 -4"} {
 		g := &groupWorld{world: newWorld(t), self: 1, behind: map[api.BrokerID]bool{}}

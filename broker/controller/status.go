@@ -45,18 +45,24 @@ func BrokerState(v View, id api.BrokerID) api.BrokerState {
 	return api.BrokerFailed
 }
 
-// Problems lists in plain words what is wrong with partitions, in order, and then what the controller would do about it and cannot.
+// maxProblems bounds the list: nobody reads more.
+const maxProblems = 1000
+
+// Problems lists in plain words what is wrong with partitions, in order (at most 1000), and then what the controller would do about it and cannot.
 func Problems(v View) []api.PartitionProblem {
 	var out []api.PartitionProblem
 	for _, t := range v.State.SortedTopics() {
 		for _, p := range t.Partitions {
 			for _, text := range problems(v, p) {
+				if len(out) == maxProblems {
+					return out
+				}
 				out = append(out, api.PartitionProblem{TopicPartition: p.TP(), Problem: text})
 			}
 		}
 	}
 	plan := MakePlan(v, Limits{MaxMoving: math.MaxInt, ReplaceAfter: -1})
-	return append(out, plan.Blocked...)
+	return append(out, plan.Blocked[:min(len(plan.Blocked), maxProblems-len(out))]...)
 }
 
 func problems(v View, p *metadata.Partition) []string {

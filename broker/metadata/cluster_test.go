@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/flotilla-log/flotilla/broker/api"
+	"github.com/flotilla-log/flotilla/partition/stable"
 	"github.com/flotilla-log/flotilla/partition/transport"
 )
 
@@ -37,7 +38,7 @@ type testNode struct {
 	c      *cluster
 	id     api.BrokerID
 	dir    string
-	stable *raft.InmemStore // survives a restart of the node
+	stable *stable.Store
 	trans  *transport.Transport
 	failed chan error
 }
@@ -57,7 +58,7 @@ func newTestCluster(t *testing.T, brokers ...api.BrokerID) *cluster {
 
 // add makes a broker with an empty directory, or one in place of an earlier one with that ID.
 func (c *cluster) add(id api.BrokerID) *testNode {
-	n := &testNode{c: c, id: id, dir: c.t.TempDir(), stable: raft.NewInmemStore()}
+	n := &testNode{c: c, id: id, dir: c.t.TempDir()}
 	c.nodes[id] = n
 	n.start()
 	return n
@@ -93,10 +94,13 @@ func (n *testNode) tryStart() error {
 	if os.Getenv("FLOTILLA_TEST_LOG") != "" {
 		logger = hclog.New(&hclog.LoggerOptions{Name: fmt.Sprint("broker", n.id), Level: hclog.Debug})
 	}
-	n.Node, err = Open(Config{Dir: filepath.Join(n.dir, "metadata"), Identity: ident, Transport: n.trans, Stable: n.stable, Logger: logger,
+	if n.stable, err = stable.Open(filepath.Join(n.dir, "stable.db")); err != nil {
+		return errors.Join(err, n.trans.Close())
+	}
+	n.Node, err = Open(Config{Dir: filepath.Join(n.dir, "metadata"), Identity: ident, Transport: n.trans, Stable: n.stable.Group(Group), Logger: logger,
 		OnFailure: func(err error) { n.failed <- err }, Timing: Timing{Heartbeat: 300 * time.Millisecond, SnapshotEvery: 64}})
 	if err != nil {
-		return errors.Join(err, n.trans.Close())
+		return errors.Join(err, n.trans.Close(), n.stable.Close())
 	}
 	return nil
 }
@@ -121,6 +125,7 @@ func (n *testNode) stop() {
 			n.c.t.Errorf("broker %d: %v", n.id, err)
 		}
 		n.trans.Close()
+		n.stable.Close()
 		n.Node = nil
 	}
 }
@@ -517,6 +522,56 @@ func TestLostMetadataIsRefused(t *testing.T) {
 		t.Errorf("started without its metadata: %v", err)
 	}
 	n.Node = nil
+}
+
+func TestDamagedLogIsAnError(t *testing.T) {
+	c := newTestCluster(t, 1)
+	c.bootstrap()
+	n := c.nodes[1]
+	n.stop()
+	path := filepath.Join(n.dir, "metadata", "raft.db")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zeroed := append(make([]byte, 8192), whole[8192:]...) // both meta pages
+	for name, data := range map[string][]byte{"garbage": []byte("not a database"), "cut": whole[:100], "no meta pages": zeroed} {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.tryStart(); err == nil {
+			t.Errorf("%s: opened", name)
+			n.stop()
+		}
+		n.Node = nil
+	}
+}
+
+// A follower that cannot write is told from one whose log does not match.
+func TestFollowerThatCannotWrite(t *testing.T) {
+	l, err := openLog(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := &raft.AppendEntriesResponse{}
+	if err := l.checkResponse(nil, refused); err != nil {
+		t.Errorf("a healthy log: %v", err)
+	}
+	if err := l.StoreLog(&raft.Log{Index: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if l.StoreLog(&raft.Log{Index: 2}) == nil {
+		t.Fatal("wrote to a closed file")
+	}
+	if err := l.checkResponse(nil, refused); !errors.Is(err, errStoreFailed) {
+		t.Errorf("after a failed write: %v", err)
+	}
+	if err := l.checkResponse(nil, &raft.AppendEntriesResponse{Success: true}); err != nil {
+		t.Errorf("a success: %v", err)
+	}
 }
 
 func TestSingleNodeServesAfterRestart(t *testing.T) {

@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/partition/transport"
@@ -67,7 +64,7 @@ type Node struct {
 	log  hclog.Logger
 	fsm  *fsm
 	raft *raft.Raft
-	bolt *raftboltdb.BoltStore
+	logs *logStore
 
 	observer      *raft.Observer
 	observations  chan raft.Observation
@@ -104,17 +101,12 @@ func (n *Node) open() (err error) {
 	if err := os.MkdirAll(n.cfg.Dir, 0o755); err != nil {
 		return err
 	}
-	n.bolt, err = raftboltdb.New(raftboltdb.Options{
-		Path:                    filepath.Join(n.cfg.Dir, "raft.db"),
-		BoltOptions:             &bbolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
-		MsgpackUseNewTimeFormat: true,
-	})
-	if err != nil {
-		return fmt.Errorf("open raft.db: %w", err)
+	if n.logs, err = openLog(n.cfg.Dir); err != nil {
+		return err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, n.bolt.Close())
+			err = errors.Join(err, n.logs.Close())
 		}
 	}()
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.cfg.Dir, keepSnapshots, quiet(n.log.Named("snapshots")))
@@ -129,7 +121,7 @@ func (n *Node) open() (err error) {
 
 // checkFiles refuses to start a member whose files are gone.
 func (n *Node) checkFiles(snapshots raft.SnapshotStore) error {
-	last, err := n.bolt.LastIndex()
+	last, err := n.logs.LastIndex()
 	if err != nil {
 		return err
 	}
@@ -144,11 +136,11 @@ func (n *Node) checkFiles(snapshots raft.SnapshotStore) error {
 }
 
 func (n *Node) startRaft(snapshots raft.SnapshotStore) error {
-	cache, err := raft.NewLogCache(512, n.bolt)
+	cache, err := raft.NewLogCache(512, n.logs)
 	if err != nil {
 		return err
 	}
-	group, err := n.cfg.Transport.Group(Group, transport.GroupOptions{ServerID: n.serverID()})
+	group, err := n.cfg.Transport.Group(Group, transport.GroupOptions{ServerID: n.serverID(), CheckResponse: n.logs.checkResponse})
 	if err != nil {
 		return err
 	}
@@ -279,7 +271,7 @@ func (n *Node) Close() error {
 		err = n.raft.Shutdown().Error()
 		n.wg.Wait()
 		n.raft.DeregisterObserver(n.observer)
-		err = errors.Join(err, n.bolt.Close())
+		err = errors.Join(err, n.logs.Close())
 	})
 	if err != nil {
 		return fmt.Errorf("metadata: close: %w", err)

@@ -1,0 +1,62 @@
+package metadata
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+)
+
+// logStore is the group's log in raft.db. It remembers whether the last write failed.
+type logStore struct {
+	*raftboltdb.BoltStore
+	failed atomic.Pointer[error]
+}
+
+// openLog opens raft.db. bbolt panics on some damaged files; that becomes an error.
+func openLog(dir string) (l *logStore, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			l, err = nil, fmt.Errorf("%w: raft.db: %v", ErrMalformed, r)
+		}
+	}()
+	bolt, err := raftboltdb.New(raftboltdb.Options{
+		Path:                    filepath.Join(dir, "raft.db"),
+		BoltOptions:             &bbolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
+		MsgpackUseNewTimeFormat: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open raft.db: %w", err)
+	}
+	return &logStore{BoltStore: bolt}, nil
+}
+
+// StoreLog implements raft.LogStore.
+func (l *logStore) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Log{log}) }
+
+// StoreLogs implements raft.LogStore.
+func (l *logStore) StoreLogs(logs []*raft.Log) error {
+	err := l.BoltStore.StoreLogs(logs)
+	if err != nil {
+		l.failed.Store(&err)
+		return err
+	}
+	l.failed.Store(nil)
+	return nil
+}
+
+var errStoreFailed = errors.New("the follower cannot write its log")
+
+// checkResponse is for transport.GroupOptions. To Raft, a follower that cannot write (a full disk) looks like one whose log does not match,
+// and the leader would go back entry by entry and in the end send a snapshot. An error makes it try the same again.
+func (l *logStore) checkResponse(_ *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if err := l.failed.Load(); err != nil && !resp.Success {
+		return fmt.Errorf("%w: %w", errStoreFailed, *err)
+	}
+	return nil
+}
