@@ -23,6 +23,12 @@ func (l *Log) adopt(s *survey) error {
 	if err := l.verifyNewestCheckpoint(); err != nil {
 		return err
 	}
+	if s.clean == nil {
+		// The process may have died between a rename and the sync of the directory: what is seen here must not vanish later.
+		if err := syncDir(l.fs, l.dir); err != nil {
+			return err
+		}
+	}
 	if s.finishInstall != nil {
 		l.logger.Info("completing the installation of a checkpoint", "dir", l.dir, "index", s.start.index)
 		if err := writeFile(l.fs, l.path(startName), s.start.encode()); err != nil {

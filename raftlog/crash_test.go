@@ -55,20 +55,24 @@ func (r *crashRun) expect(allowed func(*Log, []*raft.Log) error) {
 	r.allowed = allowed
 }
 
-// crash tries the strict crash and some that keep arbitrary parts of what was not synced.
+// crash tries the strict crash, some that keep arbitrary parts of what was not synced, and the death of the process alone.
 func (r *crashRun) crash(op string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.failed {
 		return
 	}
-	for i := range 4 {
+	for i := range 5 {
 		var rng *rand.Rand
 		if i > 0 {
 			rng = r.rng
 		}
+		clone := r.mem.CrashClone(rng)
+		if i == 4 { // the process alone dies, and the power fails later
+			clone = r.mem.KillClone()
+		}
 		r.crashes++
-		if err := r.recover(r.mem.CrashClone(rng), 2); err != nil {
+		if err := r.recover(clone, 2); err != nil {
 			r.failed = true
 			r.t.Errorf("crash before %s (variant %d): %v", op, i, err)
 			return

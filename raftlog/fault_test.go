@@ -276,3 +276,52 @@ func TestSnapshotOnFullDisk(t *testing.T) {
 		})
 	}
 }
+
+// TestFsyncGate: after a failed fsync the page cache shows bytes that are not on the disk, and calls them clean. Whatever reopening finds, in the same boot, has to
+// be on the disk from then on, or raft would count entries as stored that a power failure takes.
+func TestFsyncGate(t *testing.T) {
+	for name, c := range map[string]struct {
+		durability Durability
+		stuck      bool // not even cutting off works
+	}{"quorum": {DurabilityQuorum, false}, "quorum, no truncation": {DurabilityQuorum, true}, "os": {DurabilityOS, true}} {
+		t.Run(name, func(t *testing.T) {
+			mem := newMem(t)
+			faulty := vfs.NewFaulty(mem)
+			opts := testOptions(faulty)
+			opts.Durability = c.durability
+			l := mustOpen(t, opts)
+			stored := fill(t, l, 4, 300)
+			if c.stuck {
+				faulty.Add(vfs.Rule{Op: vfs.OpTruncate, Err: syscall.EIO})
+			}
+			mem.FailSync("*.log", syscall.EIO)
+			a := appenderFor(t, l)
+			err := l.StoreLogs([]*raft.Log{a.batch(1, 100, 7), a.batch(1, 100, 7)})
+			if c.durability == DurabilityOS {
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = l.WriteCheckpoint(checkpointAt(t, l, 5))
+			}
+			if !errors.Is(err, ErrPoisoned) || !errors.Is(err, syscall.EIO) {
+				t.Fatalf("failed fsync: %v", err)
+			}
+			l.Close()
+			mem.Kill()
+			mem.FailSync("", nil)
+
+			opts.FS = mem
+			l = mustOpen(t, opts)
+			found, err := contents(l)
+			if err != nil || len(found) < len(stored) {
+				t.Fatalf("%d entries of %d, %v", len(found), len(stored), err)
+			}
+			mem.Crash(nil)
+			l.poison(vfs.ErrCrashed)
+			l.Close()
+			l = mustOpen(t, opts)
+			defer l.Close()
+			mustContain(t, l, found)
+		})
+	}
+}

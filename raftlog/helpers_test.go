@@ -93,6 +93,13 @@ func appenderFor(t testing.TB, l *Log) *appender {
 
 func (a *appender) entry(typ raft.LogType, data []byte) *raft.Log {
 	a.index++
+	if IsBatch(typ, data) {
+		h, err := record.ParseHeader(data)
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		record.Stamp(data, h.BaseOffset, int32(a.term))
+	}
 	e := &raft.Log{Index: uint64(a.index), Term: a.term, Type: typ, Data: data, AppendedAt: time.Unix(1700000000, int64(a.index))}
 	a.next, _ = Accept(e, a.next)
 	return e
@@ -104,6 +111,15 @@ func (a *appender) batch(n, size int, ts int64) *raft.Log {
 
 func (a *appender) dead(n, size int) *raft.Log {
 	return a.entry(raft.LogCommand, batch(a.t, a.next+5, n, size, 99))
+}
+
+// stale is a batch whose offset fits, and which was stamped in another term.
+func (a *appender) stale(n, size int) *raft.Log {
+	next := a.next
+	e := a.batch(n, size, 98)
+	record.Stamp(e.Data, next, int32(a.term)-1)
+	a.next = next
+	return e
 }
 
 func (a *appender) noop() *raft.Log { return a.entry(raft.LogNoop, nil) }
@@ -119,6 +135,9 @@ func (a *appender) random(rng *rand.Rand) *raft.Log {
 	case 1:
 		return a.command(fmt.Sprint("command ", a.index))
 	case 2:
+		if rng.IntN(2) == 0 {
+			return a.stale(1+rng.IntN(3), 10+rng.IntN(200))
+		}
 		return a.dead(1+rng.IntN(3), 10+rng.IntN(200))
 	case 3:
 		e := a.batch(1, 30, rng.Int64N(1000))

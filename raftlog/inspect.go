@@ -13,10 +13,48 @@ import (
 	"github.com/flotilla-log/flotilla/raftlog/vfs"
 )
 
-// Inspect reads the files of a log that nobody has open, changes nothing, and reports what is in them. fn, if not nil, is called for each entry in order; an
-// error of it ends the inspection and is returned. Damage is in the report and not an error, and what can be read besides is read on.
+// IsLogDir says whether a directory holds a log: segments, checkpoints or a start record.
+func IsLogDir(fsys vfs.FS, dir string) (bool, error) {
+	infos, err := fsys.ReadDir(dir)
+	if err != nil {
+		return false, err
+	}
+	for _, fi := range infos {
+		_, segment := parseNumbered(fi.Name, segmentExt)
+		_, ckpt := parseNumbered(fi.Name, ckptExt)
+		if !fi.Dir && (segment || ckpt || fi.Name == startName) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// lockExisting holds the lock of a log that was opened before, so that no broker writes to it meanwhile. Where the file is not there or may not be opened, nobody
+// locks it either.
+func lockExisting(fsys vfs.FS, dir string) (io.Closer, error) {
+	path := filepath.Join(dir, lockName)
+	if _, err := fsys.Stat(path); err != nil {
+		return nil, nil
+	}
+	lock, err := fsys.Lock(path)
+	if errors.Is(err, ErrLocked) {
+		return nil, err
+	}
+	return lock, nil
+}
+
+// Inspect reads the files of a log that nobody has open, changes nothing, and reports what is in them; files are named by dir and name. fn, if not nil, is called for
+// each entry in order; an error of it ends the inspection and is returned. Damage is in the report and not an error, and what can be read besides is read on. The
+// error wraps ErrLocked if a broker has the log open, and ErrNewerFormat if a later release wrote it.
 func Inspect(fsys vfs.FS, dir string, opts InspectOptions, fn func(EntryInfo) error) (*Report, error) {
 	in := &inspection{fs: fsys, opts: opts, fn: fn, report: &Report{Dir: dir, Damage: []DamageInfo{}, Segments: []SegmentReport{}, Checkpoints: []CheckpointReport{}}}
+	lock, err := lockExisting(fsys, dir)
+	if err != nil {
+		return in.report, err
+	}
+	if lock != nil {
+		defer lock.Close()
+	}
 	s, err := surveyDir(fsys, dir)
 	if err != nil {
 		return in.report, in.damaged(err)

@@ -71,6 +71,17 @@ func TestInspectBoundsAndErrors(t *testing.T) {
 	l := mustOpen(t, testOptions(mem))
 	fill(t, l, 10, 900)
 	l.Close()
+	l = mustOpen(t, testOptions(mem))
+	if _, err := Inspect(mem, testDir, InspectOptions{}, nil); !errors.Is(err, ErrLocked) {
+		t.Fatalf("inspection of an open log: %v", err)
+	}
+	l.Close()
+	if is, err := IsLogDir(mem, testDir); err != nil || !is {
+		t.Fatalf("IsLogDir: %v, %v", is, err)
+	}
+	if is, err := IsLogDir(vfs.OS(), t.TempDir()); err != nil || is {
+		t.Fatalf("IsLogDir of an empty directory: %v, %v", is, err)
+	}
 	var seen []Index
 	report, err := Inspect(mem, testDir, InspectOptions{From: 3, To: 5}, func(e EntryInfo) error { seen = append(seen, e.Index); return nil })
 	if err != nil || fmt.Sprint(seen) != "[3 4 5]" || report.Entries != 10 {

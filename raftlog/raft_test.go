@@ -145,7 +145,9 @@ func (n *raftNode) produce(t *testing.T, count int) {
 	}
 	for range count {
 		_, _, next := n.fsm.state()
-		f := n.raft.Apply(batch(t, next, 2, 600, 5), 5*time.Second)
+		b := batch(t, next, 2, 600, 5)
+		record.Stamp(b, next, int32(n.raft.CurrentTerm()))
+		f := n.raft.Apply(b, 5*time.Second)
 		if err := f.Error(); err != nil || f.Response() != next+2 {
 			t.Fatalf("apply: %v, %v", f.Response(), err)
 		}

@@ -141,7 +141,7 @@ func (s *scanner) read() (frame, error) {
 	}
 	f := frame{pos: s.pos, header: h, before: s.next, after: s.next, raw: raw}
 	if payload := raw[frameHeaderSize : frameHeaderSize+int(h.length)]; IsBatch(h.kind, payload) {
-		if b, ok := acceptHeader(payload, len(payload), s.next); ok {
+		if b, ok := acceptHeader(payload, h.term, s.next); ok {
 			f.batch, f.after = b, b.Next()
 		}
 	}

@@ -124,7 +124,7 @@ func (l *Log) storeRun(logs []*raft.Log) (int, error) {
 	synced := h.seg.synced
 	if set.durability == DurabilityQuorum {
 		if err := h.file.Datasync(); err != nil {
-			return 0, l.poison(fmt.Errorf("fsync of %s: %w", h.seg.path, err))
+			return 0, l.syncFailed(h, err)
 		}
 		synced = h.seg.end + size
 	}
@@ -144,15 +144,30 @@ func (l *Log) publish(seg *segment, frames []frame, logs []*raft.Log, synced int
 	l.last, l.lastTerm, l.next = seg.last, seg.lastTerm, seg.next
 }
 
-// undoWrite cuts off what a failed write left. It need not be durable: should a crash bring the bytes back, they are either whole entries that
-// nobody was told of, or a torn tail; and because the next frames have a higher generation, they cannot follow on those.
+// undoWrite cuts off what a failed write left, durably: whoever is told that there was no space may rely on the entries never coming back. Until then a crash may
+// bring back whole frames or a torn tail; and because the next frames have a higher generation, they cannot follow on leftovers.
 func (l *Log) undoWrite(h *handle, cause error) error {
 	l.failedGen = true
-	if err := h.file.Truncate(h.seg.end); err != nil {
+	err := h.file.Truncate(h.seg.end)
+	if err == nil {
+		err = h.file.Sync()
+	}
+	if err != nil {
 		return l.poison(fmt.Errorf("undo of a failed write (%w): %w", cause, err))
 	}
 	l.alloc = h.seg.end
 	return cause
+}
+
+// syncFailed poisons the log. The page cache may go on showing what never reached the disk, as clean, so that no later fsync would write it. Therefore what was not
+// yet stored is cut off at once, as well as may be; and recovery writes everything again that no later frame calls durable, before it counts as stored (see
+// settle).
+func (l *Log) syncFailed(h *handle, cause error) error {
+	err := fmt.Errorf("fsync of %s: %w", h.seg.path, cause)
+	if terr := h.file.Truncate(h.seg.end); terr != nil {
+		err = fmt.Errorf("%w (and the unsynced bytes cannot be cut off: %w)", err, terr)
+	}
+	return l.poison(err)
 }
 
 // writable returns the active segment's file, after beginning a new segment if the entry belongs into one. The caller holds wmu and has to release it.
@@ -411,7 +426,7 @@ func newFrame(seg *segment, e *raft.Log, pos int64, next record.Offset) frame {
 		f.header.appendedAt = e.AppendedAt.UnixNano()
 	}
 	if IsBatch(e.Type, e.Data) {
-		if h, ok := acceptHeader(e.Data, len(e.Data), next); ok {
+		if h, ok := acceptHeader(e.Data, e.Term, next); ok {
 			f.batch, f.after = h, h.Next()
 		}
 	}

@@ -24,6 +24,10 @@ type Mem struct {
 	epoch int // number of crashes; handles of an earlier one are dead
 	free  int64
 	hook  func(op string)
+
+	failGlob string
+	failErr  error
+	failed   map[*memNode]bool
 }
 
 // memDir holds one directory's entries as they are, and as they are on the disk.
@@ -44,8 +48,13 @@ type dirChange struct {
 type memNode struct {
 	now     []byte
 	durable []byte
-	sizes   []int // sizes since the last sync
+	sizes   []int    // sizes since the last sync
+	dirty   []extent // what a sync would write
+	least   int      // smallest size since the last sync: durable bytes behind it go with the next
 }
+
+// extent is a range of bytes.
+type extent struct{ from, to int }
 
 // NewMem returns an empty file system. Directories have to be made, as on a disk; the root "/" and "." are there.
 func NewMem() *Mem {
@@ -82,6 +91,63 @@ func (m *Mem) Crash(rng *rand.Rand) {
 	m.dirs = m.afterCrash(rng)
 	m.locks = map[string]*memLock{}
 	m.epoch++
+}
+
+// FailSync makes the next sync of each file whose base name the glob matches fail as Linux does: the call returns err, and what it should have written stays visible and
+// counts as clean, so that no later sync writes it either. A file's new size is not lost. nil ends it.
+func (m *Mem) FailSync(glob string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failGlob, m.failErr, m.failed = glob, err, map[*memNode]bool{}
+}
+
+// syncFault returns the error that FailSync has for this file.
+func (m *Mem) syncFault(f *memFile) error {
+	ok, _ := filepath.Match(m.failGlob, filepath.Base(f.name))
+	if m.failErr == nil || !ok || m.failed[f.node] {
+		return nil
+	}
+	m.failed[f.node] = true
+	f.node.dirty = nil
+	return &fs.PathError{Op: "sync", Path: f.name, Err: m.failErr}
+}
+
+// KillClone returns what Kill would leave, unsynced state included, and leaves this one as it is.
+func (m *Mem) KillClone() *Mem {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := &Mem{dirs: map[string]*memDir{}, locks: map[string]*memLock{}, free: m.free}
+	nodes := map[*memNode]*memNode{}
+	for p, d := range m.dirs {
+		c.dirs[p] = d.clone(nodes)
+	}
+	return c
+}
+
+func (d *memDir) clone(nodes map[*memNode]*memNode) *memDir {
+	node := func(n *memNode) *memNode {
+		if n == nil {
+			return nil
+		}
+		if nodes[n] == nil {
+			c := newMemNode(n.now)
+			c.durable = append([]byte(nil), n.durable...)
+			c.sizes, c.dirty, c.least = append([]int(nil), n.sizes...), append([]extent(nil), n.dirty...), n.least
+			nodes[n] = c
+		}
+		return nodes[n]
+	}
+	c := newMemDir()
+	for name, n := range d.now {
+		c.now[name] = node(n)
+	}
+	for name, n := range d.durable {
+		c.durable[name] = node(n)
+	}
+	for _, p := range d.pending {
+		c.pending = append(c.pending, dirChange{set: p.set, node: node(p.node), remove: p.remove})
+	}
+	return c
 }
 
 // Kill is the death of the process alone: content and directories stay as they are, synced or not, and handles and locks return ErrCrashed.
@@ -157,20 +223,35 @@ func (n *memNode) afterCrash(rng *rand.Rand) *memNode {
 		size = n.sizes[pick]
 	}
 	data := make([]byte, size)
+	copy(data, n.durable)
 	for at := 0; at < size; at += sector {
-		from := n.durable
-		if rng.IntN(2) == 0 {
-			from = n.now
+		if rng.IntN(2) == 0 || !n.unsynced(at, at+sector) {
+			continue
 		}
-		if at < len(from) {
-			copy(data[at:min(at+sector, size)], from[at:])
+		end := min(at+sector, size)
+		clear(data[at:end])
+		if at < len(n.now) {
+			copy(data[at:end], n.now[at:])
 		}
 	}
 	return newMemNode(data)
 }
 
+// unsynced says whether the next sync would change any byte of a range.
+func (n *memNode) unsynced(from, to int) bool {
+	if to > n.least {
+		return true
+	}
+	for _, e := range n.dirty {
+		if e.from < to && from < e.to {
+			return true
+		}
+	}
+	return false
+}
+
 func newMemNode(data []byte) *memNode {
-	return &memNode{now: append([]byte(nil), data...), durable: append([]byte(nil), data...)}
+	return &memNode{now: append([]byte(nil), data...), durable: append([]byte(nil), data...), least: len(data)}
 }
 
 // mutate calls the hook, without the lock.
@@ -370,8 +451,12 @@ type memLock struct {
 func (m *Mem) Lock(name string) (io.Closer, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, _, err := m.dir("lock", name); err != nil {
+	d, base, err := m.dir("lock", name)
+	if err != nil {
 		return nil, err
+	}
+	if d.now[base] == nil {
+		d.change(dirChange{set: base, node: &memNode{}})
 	}
 	if m.locks[name] != nil {
 		return nil, fmt.Errorf("%s: %w", name, ErrLocked)

@@ -72,10 +72,19 @@ func (f *memFile) WriteVecAt(bufs [][]byte, off int64) (int64, error) {
 }
 
 func (n *memNode) write(p []byte, off int) {
-	if end := off + len(p); end > len(n.now) {
+	if len(p) == 0 {
+		return
+	}
+	end := off + len(p)
+	if end > len(n.now) {
 		n.resize(end)
 	}
 	copy(n.now[off:], p)
+	if k := len(n.dirty) - 1; k >= 0 && n.dirty[k].to == off {
+		n.dirty[k].to = end // sequential writes, as a log's
+	} else {
+		n.dirty = append(n.dirty, extent{off, end})
+	}
 	n.noteSize()
 }
 
@@ -84,22 +93,30 @@ func (n *memNode) noteSize() {
 	if k := len(n.sizes); k == 0 || n.sizes[k-1] != len(n.now) {
 		n.sizes = append(n.sizes, len(n.now))
 	}
+	n.least = min(n.least, len(n.now))
 }
 
 func (n *memNode) resize(size int) {
 	if size <= len(n.now) {
 		n.now = n.now[:size:size] // the capacity goes too: what comes back later is zeros
 	} else {
-		grown := make([]byte, size, size+size/2)
-		copy(grown, n.now)
-		n.now = grown
+		n.now = append(n.now, make([]byte, size-len(n.now))...)
 	}
 	n.noteSize()
 }
 
+// sync makes the dirty extents durable, and the size.
 func (n *memNode) sync() {
-	n.durable = append([]byte(nil), n.now...)
-	n.sizes = nil
+	n.durable = n.durable[:min(n.least, len(n.durable))]
+	if grow := len(n.now) - len(n.durable); grow > 0 {
+		n.durable = append(n.durable, make([]byte, grow)...)
+	}
+	for _, e := range n.dirty {
+		if e.from < len(n.now) {
+			copy(n.durable[e.from:min(e.to, len(n.now))], n.now[e.from:])
+		}
+	}
+	n.sizes, n.dirty, n.least = nil, nil, len(n.now)
 }
 
 func (f *memFile) Sync() error {
@@ -107,6 +124,9 @@ func (f *memFile) Sync() error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	if err := f.check("sync"); err != nil {
+		return err
+	}
+	if err := f.m.syncFault(f); err != nil {
 		return err
 	}
 	f.node.sync()
