@@ -37,6 +37,7 @@ type conn struct {
 
 	out      window // what is in queue
 	wake     chan struct{}
+	lazy     *time.Timer   // wakes the writer for lazy frames
 	done     chan struct{} // closed by fail
 	lastRead atomic.Int64  // when bytes last arrived, in the transport's clock
 
@@ -56,6 +57,8 @@ func newConn(t *Transport, nc net.Conn, br *bufio.Reader, peer raft.ServerAddres
 		pending: map[uint64]*call{}, serving: map[uint64]func(){}}
 	c.lastRead.Store(int64(t.now()))
 	c.beats = newBatch(c)
+	c.lazy = time.AfterFunc(time.Hour, c.signal)
+	c.lazy.Stop()
 	return c
 }
 
@@ -81,6 +84,7 @@ func (c *conn) fail(cause error) {
 
 	close(c.done)
 	c.beats.stop()
+	c.lazy.Stop()
 	c.nc.Close()
 	for _, cl := range pending {
 		cl.finish(err)
@@ -123,9 +127,15 @@ func (c *conn) push(f *frame) error {
 		f.release()
 		return err
 	}
+	first := len(c.queue) == 0
 	c.queue = append(c.queue, f)
 	c.mu.Unlock()
-	c.signal()
+	switch {
+	case !f.lazy:
+		c.signal()
+	case first:
+		c.lazy.Reset(c.t.cfg.HeartbeatWindow) // at worst it fires once in vain after fail
+	}
 	return nil
 }
 

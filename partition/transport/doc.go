@@ -8,7 +8,8 @@
 //
 //   - control: votes, pre-votes, TimeoutNow, and the heartbeats of all groups, coalesced into one frame per
 //     HeartbeatWindow;
-//   - data: AppendEntries with entries or a commit index, of all groups, pipelined;
+//   - data: AppendEntries with entries or a commit index, of all groups, pipelined (those without entries may wait for
+//     HeartbeatWindow, to share a write);
 //   - call: broker-to-broker calls (Handle, Call);
 //   - snapshot: one short-lived connection per InstallSnapshot.
 //

@@ -111,6 +111,7 @@ type frame struct {
 	bufs   [][]byte
 	size   int
 	pooled *[]byte
+	lazy   bool // may wait for HeartbeatWindow, to share a write with others
 }
 
 var headPool = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
@@ -152,7 +153,7 @@ func (f *frame) release() {
 		*f.pooled = (*f.pooled)[:0]
 		headPool.Put(f.pooled)
 	}
-	f.pooled, f.bufs = nil, nil
+	f.pooled, f.bufs = nil, nil // a frame itself is not reused
 }
 
 // emptyFrame encodes a message without payload.

@@ -172,6 +172,9 @@ func (g *Group) sendAppend(c *conn, server raft.ServerID, args *raft.AppendEntri
 		if err == nil && f.size-headerSize > g.t.cfg.MaxFrameBytes {
 			err = fmt.Errorf("append entries of %d bytes after index %d: %w", f.size, args.PrevLogEntry, ErrTooLarge)
 		}
+		if err == nil {
+			f.lazy = len(args.Entries) == 0 // raft's periodic word about the commit index
+		}
 		return f, err
 	}, stop)
 }

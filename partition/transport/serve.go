@@ -34,6 +34,11 @@ func (s *served) free() {
 	servedPool.Put(s)
 }
 
+func (s *served) isEmptyAppend() bool {
+	r, ok := s.rpc.Command.(*raft.AppendEntriesRequest)
+	return ok && len(r.Entries) == 0
+}
+
 func (s *served) refuse(code uint16, err error) {
 	s.to.post(errorFrame(s.h, code, 0, err.Error()))
 }
@@ -202,7 +207,9 @@ func (g *Group) answer(s *served, r raft.RPCResponse) {
 	if err := g.check(s, r); err != nil {
 		s.refuse(codeRaft, err)
 	} else {
-		s.to.post(encodeReply(s.h, r.Response))
+		f := encodeReply(s.h, r.Response)
+		f.lazy = s.isEmptyAppend()
+		s.to.post(f)
 	}
 	g.t.queued.leave(1, s.size)
 	s.free()
