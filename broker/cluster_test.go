@@ -164,11 +164,6 @@ func TestFourthBrokerJoinsAndGetsReplicas(t *testing.T) {
 	load := c.Load("t", 8)
 	load.AwaitProgress(5)
 	c.Add(4)
-	ctx, cancel := c.Context()
-	defer cancel()
-	if _, err := pb.NewClusterClient(c.Conn(4)).Rebalance(ctx, &pb.RebalanceRequest{}); err != nil {
-		t.Fatal(err)
-	}
 	c.Eventually("broker 4 holds its share", func() error {
 		held, moving := 0, 0
 		for _, p := range c.Describe("t").Partitions {

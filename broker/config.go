@@ -92,7 +92,8 @@ type MemoryLimits struct {
 
 // Timing is how patient a broker is. The defaults are for real networks; tests shorten them.
 type Timing struct {
-	// Heartbeat is raft's heartbeat and election timeout of partitions: leaders that are silent for so long are replaced. Default 750 ms.
+	// Heartbeat is raft's heartbeat and election timeout of partitions: a leader that is silent for so long is replaced. An idle
+	// group costs each of its followers ten messages in this time. Default 1 s.
 	Heartbeat time.Duration
 	// MetadataHeartbeat is the same for the metadata group. Default 750 ms.
 	MetadataHeartbeat time.Duration
@@ -166,7 +167,7 @@ func (c *Config) setDefaults() {
 }
 
 func (t *Timing) setDefaults() {
-	setDefault(&t.Heartbeat, 750*time.Millisecond)
+	setDefault(&t.Heartbeat, time.Second)
 	setDefault(&t.MetadataHeartbeat, 750*time.Millisecond)
 	setDefault(&t.AppendTimeout, 30*time.Second)
 	setDefault(&t.LeaderWait, 1500*time.Millisecond)

@@ -127,11 +127,16 @@ func (m *replicaManager) all() []*hosted {
 	return out
 }
 
+// passPause keeps a storm of changes from becoming a storm of passes.
+const passPause = 10 * time.Millisecond
+
 // run compares whenever the metadata changed, a replica closed, or a deletion ended.
 func (m *replicaManager) run() {
 	defer close(m.done)
 	tick := time.NewTicker(30 * time.Second) // deletions that failed are tried again
 	defer tick.Stop()
+	pause := time.NewTimer(passPause)
+	defer pause.Stop()
 	for {
 		changed := m.b.node.Changed()
 		if err := m.pass(m.b.node.State()); err != nil {
@@ -146,6 +151,11 @@ func (m *replicaManager) run() {
 		case <-m.ctx.Done():
 			m.drainRemoved()
 			return
+		}
+		pause.Reset(passPause)
+		select {
+		case <-pause.C:
+		case <-m.ctx.Done():
 		}
 	}
 }
