@@ -156,10 +156,13 @@ func (c *Client) callLeader(ctx context.Context, op string, tp TopicPartition, f
 	defer cancel()
 	var last error
 	for attempt := 0; ; attempt++ {
-		if _, err := c.partitions(ctx, tp.Topic); err != nil {
+		n, err := c.partitions(ctx, tp.Topic)
+		if err != nil {
 			return giveUp(op, ctx, err, last)
 		}
-		if leader, ok := c.meta.leader(tp); ok {
+		if tp.Partition < 0 || tp.Partition >= n {
+			last = noSuchPartition(op, tp, n)
+		} else if leader, ok := c.meta.leader(tp); ok {
 			err := c.callOne(ctx, op, leader.Address, fn)
 			if err == nil || !IsRetriable(err) {
 				return err
@@ -178,6 +181,13 @@ func (c *Client) callLeader(ctx context.Context, op string, tp TopicPartition, f
 		if err := c.pause(ctx, attempt); err != nil {
 			return giveUp(op, ctx, last, err)
 		}
+	}
+}
+
+func noSuchPartition(op string, tp TopicPartition, partitions int32) *Error {
+	return &Error{
+		Op: op, Code: CodeUnknownTopicOrPartition, Message: fmt.Sprintf("the topic has %d partitions", partitions), Retriable: true,
+		Topic: tp.Topic, Partition: tp.Partition,
 	}
 }
 

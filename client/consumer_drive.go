@@ -68,7 +68,8 @@ func (k *Consumer) start(fs *fetchState, now time.Time, wake *alarm) (leaderless
 
 // noteUnknown tells Poll, now and then, of a topic that is not there.
 func (k *Consumer) noteUnknown(fs *fetchState, now time.Time) {
-	if !k.client.meta.unknown(fs.tp.Topic) {
+	n, known := k.client.meta.count(fs.tp.Topic)
+	if !k.client.meta.unknown(fs.tp.Topic) && !(known && fs.tp.Partition >= n) {
 		return
 	}
 	if fs.unknownSince.IsZero() {
@@ -77,7 +78,7 @@ func (k *Consumer) noteUnknown(fs *fetchState, now time.Time) {
 	if now.Sub(fs.unknownSince) > unknownReport {
 		fs.unknownSince = now
 		k.fail(&Error{
-			Op: "Fetch", Code: CodeUnknownTopicOrPartition, Message: "the topic does not exist", Retriable: true, Topic: fs.tp.Topic, Partition: fs.tp.Partition,
+			Op: "Fetch", Code: CodeUnknownTopicOrPartition, Message: "there is no such partition", Retriable: true, Topic: fs.tp.Topic, Partition: fs.tp.Partition,
 		})
 	}
 }

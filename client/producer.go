@@ -126,9 +126,7 @@ func (p *Producer) accept(ctx context.Context, r *Record, urgent bool, done func
 	}
 	part := p.cfg.partitioner.Partition(r, n)
 	if part != PartitionSticky && (part < 0 || part >= n) {
-		return &Error{
-			Op: "Produce", Code: CodeUnknownTopicOrPartition, Message: fmt.Sprintf("the topic has %d partitions", n), Topic: r.Topic, Partition: part,
-		}
+		return noSuchPartition("Produce", TopicPartition{r.Topic, part}, n)
 	}
 	if r.Timestamp.IsZero() {
 		r.Timestamp = time.Now()

@@ -161,6 +161,9 @@ func (a *appender) send(ctx context.Context, batch []byte, expected *int64) (r A
 		if errors.Is(err, CodeDuplicateSequence) {
 			return AppendResult{BaseOffset: -1, Duplicate: true}, false, nil
 		}
+		if errors.Is(err, CodeUnknownTopicOrPartition) && attempt > 3 {
+			return r, maybe, err
+		}
 		maybe = maybe || outcomeUnknown(err)
 		// Without idempotence, a second try could store the records twice.
 		if !produceRetriable(err) || maybe && !a.p.cfg.idempotent || ctx.Err() != nil {
@@ -183,9 +186,7 @@ func (a *appender) try(ctx context.Context, req *pb.ProduceRequest) (AppendResul
 		return AppendResult{}, err
 	}
 	if a.tp.Partition < 0 || a.tp.Partition >= n {
-		return AppendResult{}, &Error{
-			Op: "Append", Code: CodeUnknownTopicOrPartition, Message: fmt.Sprintf("the topic has %d partitions", n), Topic: a.tp.Topic, Partition: a.tp.Partition,
-		}
+		return AppendResult{}, noSuchPartition("Append", a.tp, n)
 	}
 	leader, ok := c.meta.leader(a.tp)
 	if !ok {

@@ -431,3 +431,38 @@ func TestGrowingTopic(t *testing.T) {
 		return p.Produce(testContext(t), r) == nil && r.Partition == record.PartitionForKey([]byte("k"), 8)
 	})
 }
+
+// TestFollowersOfAGivenUpBatch: a batch of unknown outcome follows one that was given up with unknown outcome. Only asking again under its old
+// sequence number tells whether it is stored.
+func TestFollowersOfAGivenUpBatch(t *testing.T) {
+	for name, action := range map[string]fakebroker.Action{"stored": fakebroker.StoreThenFail, "not stored": fakebroker.Refuse} {
+		t.Run(name, func(t *testing.T) {
+			f, c := connect(t, 1, 1)
+			f.AddFault(func(int32, *pb.ProduceRequest) fakebroker.Verdict {
+				return fakebroker.Verdict{Action: action, Code: pb.ErrorCode_ERROR_CODE_REQUEST_TIMED_OUT}
+			})
+			p := newProducer(t, c, client.WithPartitioner(client.Manual()), client.WithDeliveryTimeout(time.Second), client.WithLinger(0))
+			first := make(chan error, 1)
+			p.ProduceAsync(testContext(t), manual(0, "first"), func(_ *client.Record, err error) { first <- err })
+			time.Sleep(500 * time.Millisecond) // the second has so much more time
+			var o outcome
+			p.ProduceAsync(testContext(t), manual(0, "second"), o.done)
+			if err := <-first; !errors.Is(err, client.ErrOutcomeUnknown) {
+				t.Fatalf("first: %v", err)
+			}
+			f.ClearFaults()
+			if err := p.Flush(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+			o.check(t, 1)
+			produceNumbers(t, p, 3).check(t, 3)
+			want := append([]string{"second"}, numbers(3)...)
+			if name == "stored" {
+				want = append([]string{"first"}, want...)
+			}
+			if got := f.Values("t", 0); !reflect.DeepEqual(got, want) {
+				t.Errorf("stored %v, want %v", got, want)
+			}
+		})
+	}
+}
