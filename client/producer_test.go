@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -438,13 +439,16 @@ func TestFollowersOfAGivenUpBatch(t *testing.T) {
 	for name, action := range map[string]fakebroker.Action{"stored": fakebroker.StoreThenFail, "not stored": fakebroker.Refuse} {
 		t.Run(name, func(t *testing.T) {
 			f, c := connect(t, 1, 1)
+			var tries atomic.Int32
 			f.AddFault(func(int32, *pb.ProduceRequest) fakebroker.Verdict {
+				tries.Add(1)
 				return fakebroker.Verdict{Action: action, Code: pb.ErrorCode_ERROR_CODE_REQUEST_TIMED_OUT}
 			})
 			p := newProducer(t, c, client.WithPartitioner(client.Manual()), client.WithDeliveryTimeout(time.Second), client.WithLinger(0))
 			first := make(chan error, 1)
 			p.ProduceAsync(testContext(t), manual(0, "first"), func(_ *client.Record, err error) { first <- err })
-			time.Sleep(500 * time.Millisecond) // the second has so much more time
+			// With the backoffs between them, that takes 200 ms at least: so much longer lives the second one.
+			eventually(t, "twelve tries", func() bool { return tries.Load() >= 12 })
 			var o outcome
 			p.ProduceAsync(testContext(t), manual(0, "second"), o.done)
 			if err := <-first; !errors.Is(err, client.ErrOutcomeUnknown) {
@@ -464,5 +468,28 @@ func TestFollowersOfAGivenUpBatch(t *testing.T) {
 				t.Errorf("stored %v, want %v", got, want)
 			}
 		})
+	}
+}
+
+func BenchmarkProduceAsync(b *testing.B) {
+	f := fakebroker.Start(b, 3)
+	f.CreateTopic("t", 12)
+	c, err := client.New(f.Addrs())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	p, err := c.NewProducer()
+	if err != nil {
+		b.Fatal(err)
+	}
+	value, ctx := make([]byte, 100), context.Background()
+	b.SetBytes(100)
+	b.ReportAllocs()
+	for b.Loop() {
+		p.ProduceAsync(ctx, &client.Record{Topic: "t", Value: value}, nil)
+	}
+	if err := p.Close(ctx); err != nil {
+		b.Fatal(err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -31,6 +32,7 @@ type Cluster struct {
 	corrupt    int           // batches still to be damaged
 	sent       int64
 	heartbeats int
+	fetches    atomic.Int32
 }
 
 // Broker is one broker.

@@ -25,7 +25,7 @@ type fetcher struct {
 func (s *logServer) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.FetchResponse]) error {
 	f := &fetcher{parts: make(map[tp]*pb.FetchPartition), wake: make(chan struct{}, 1)}
 	ended := make(chan error, 1)
-	go func() { ended <- f.listen(stream) }()
+	go func() { ended <- f.listen(s.b.c, stream) }()
 	for {
 		s.b.c.mu.Lock()
 		changed, cut := s.b.c.changed, s.b.c.cutFetch
@@ -50,7 +50,7 @@ func (s *logServer) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.Fe
 	}
 }
 
-func (f *fetcher) listen(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.FetchResponse]) error {
+func (f *fetcher) listen(c *Cluster, stream grpc.BidiStreamingServer[pb.FetchRequest, pb.FetchResponse]) error {
 	for {
 		m, err := stream.Recv()
 		if err == io.EOF {
@@ -64,6 +64,7 @@ func (f *fetcher) listen(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.Fet
 			delete(f.parts, tp{r.Topic, r.Partition})
 		}
 		for _, a := range m.Add {
+			c.fetches.Add(1)
 			f.parts[tp{a.Topic, a.Partition}] = a
 		}
 		f.credit += m.CreditBytes
@@ -160,6 +161,9 @@ func (c *Cluster) CorruptNext(n int) {
 	defer c.mu.Unlock()
 	c.corrupt = n
 }
+
+// Fetches is how often a partition was added to a Fetch stream.
+func (c *Cluster) Fetches() int { return int(c.fetches.Load()) }
 
 // SentBytes is how many bytes of batches all Fetch streams have sent.
 func (c *Cluster) SentBytes() int64 {
