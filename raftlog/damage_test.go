@@ -241,6 +241,7 @@ func TestHarmlessLosses(t *testing.T) {
 				}
 			}
 			fill(t, l, 3, 900)
+			waitIndexes(l)
 			if infos, _ := mem.ReadDir(testDir); strings.Contains(fmt.Sprint(infos), tmpExt) {
 				t.Fatalf("a temporary file is left: %v", infos)
 			}

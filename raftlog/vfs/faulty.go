@@ -126,6 +126,7 @@ func (f *Faulty) file(name string, file File, err error) (File, error) {
 	return &faultyFile{File: file, fs: f, name: name}, nil
 }
 
+// Create implements FS.
 func (f *Faulty) Create(name string) (File, error) {
 	if err := f.fail(OpCreate, name); err != nil {
 		return nil, err
@@ -134,6 +135,7 @@ func (f *Faulty) Create(name string) (File, error) {
 	return f.file(name, file, err)
 }
 
+// Open implements FS.
 func (f *Faulty) Open(name string) (File, error) {
 	if err := f.fail(OpOpen, name); err != nil {
 		return nil, err
@@ -142,6 +144,7 @@ func (f *Faulty) Open(name string) (File, error) {
 	return f.file(name, file, err)
 }
 
+// OpenFile implements FS.
 func (f *Faulty) OpenFile(name string) (File, error) {
 	if err := f.fail(OpOpen, name); err != nil {
 		return nil, err
@@ -150,6 +153,7 @@ func (f *Faulty) OpenFile(name string) (File, error) {
 	return f.file(name, file, err)
 }
 
+// Remove implements FS.
 func (f *Faulty) Remove(name string) error {
 	if err := f.fail(OpRemove, name); err != nil {
 		return err
@@ -157,6 +161,7 @@ func (f *Faulty) Remove(name string) error {
 	return f.FS.Remove(name)
 }
 
+// Rename implements FS.
 func (f *Faulty) Rename(oldName, newName string) error {
 	if err := f.fail(OpRename, newName); err != nil {
 		return err
@@ -164,6 +169,7 @@ func (f *Faulty) Rename(oldName, newName string) error {
 	return f.FS.Rename(oldName, newName)
 }
 
+// SyncDir implements FS.
 func (f *Faulty) SyncDir(name string) error {
 	if err := f.fail(OpSyncDir, name); err != nil {
 		return err
@@ -171,6 +177,7 @@ func (f *Faulty) SyncDir(name string) error {
 	return f.FS.SyncDir(name)
 }
 
+// FreeBytes implements FS.
 func (f *Faulty) FreeBytes(name string) (int64, error) {
 	f.mu.Lock()
 	free := f.free

@@ -274,6 +274,7 @@ func (m *Mem) dir(op, name string) (*memDir, string, error) {
 	return d, filepath.Base(name), nil
 }
 
+// Create implements FS.
 func (m *Mem) Create(name string) (File, error) {
 	m.mutate("create", name)
 	m.mu.Lock()
@@ -301,8 +302,10 @@ func (m *Mem) handle(name string, node *memNode, writable bool) *memFile {
 	return &memFile{m: m, name: name, node: node, epoch: m.epoch, writable: writable}
 }
 
+// Open implements FS.
 func (m *Mem) Open(name string) (File, error) { return m.open(name, false) }
 
+// OpenFile implements FS.
 func (m *Mem) OpenFile(name string) (File, error) { return m.open(name, true) }
 
 func (m *Mem) open(name string, writable bool) (File, error) {
@@ -319,6 +322,7 @@ func (m *Mem) open(name string, writable bool) (File, error) {
 	return m.handle(name, node, writable), nil
 }
 
+// Remove implements FS.
 func (m *Mem) Remove(name string) error {
 	m.mutate("remove", name)
 	m.mu.Lock()
@@ -338,6 +342,7 @@ func (m *Mem) Remove(name string) error {
 	return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrNotExist}
 }
 
+// RemoveAll implements FS.
 func (m *Mem) RemoveAll(name string) error {
 	m.mutate("removeall", name)
 	m.mu.Lock()
@@ -354,6 +359,7 @@ func (m *Mem) RemoveAll(name string) error {
 	return nil
 }
 
+// Rename implements FS.
 func (m *Mem) Rename(oldName, newName string) error {
 	m.mutate("rename", newName)
 	m.mu.Lock()
@@ -374,7 +380,7 @@ func (m *Mem) Rename(oldName, newName string) error {
 	return nil
 }
 
-// MkdirAll makes directories durable at once: the log's own directory is its owner's to sync.
+// MkdirAll implements FS, except that directories are durable at once.
 func (m *Mem) MkdirAll(name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -384,6 +390,7 @@ func (m *Mem) MkdirAll(name string) error {
 	return nil
 }
 
+// ReadDir implements FS.
 func (m *Mem) ReadDir(name string) ([]Info, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -405,6 +412,7 @@ func (m *Mem) ReadDir(name string) ([]Info, error) {
 	return infos, nil
 }
 
+// Stat implements FS.
 func (m *Mem) Stat(name string) (Info, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -422,6 +430,7 @@ func (m *Mem) Stat(name string) (Info, error) {
 	return Info{Name: base, Size: int64(len(node.now))}, nil
 }
 
+// SyncDir implements FS.
 func (m *Mem) SyncDir(name string) error {
 	m.mutate("syncdir", name)
 	m.mu.Lock()
@@ -437,6 +446,7 @@ func (m *Mem) SyncDir(name string) error {
 	return nil
 }
 
+// FreeBytes implements FS.
 func (m *Mem) FreeBytes(string) (int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -448,6 +458,7 @@ type memLock struct {
 	name string
 }
 
+// Lock implements FS.
 func (m *Mem) Lock(name string) (io.Closer, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
