@@ -39,6 +39,7 @@ type Cluster struct {
 	opts Options
 	dir  string
 	log  hclog.Logger
+	last atomic.Int32 // the broker that answered last
 
 	mu    sync.Mutex
 	nodes map[api.BrokerID]*Node

@@ -104,9 +104,10 @@ func records(values []string) *pb.Records {
 	return rs
 }
 
-// retry runs f on brokers in turn, on the one that an error named first, until it succeeds or fails for good.
+// retry runs f on brokers in turn, until it succeeds or fails for good: first on the one where the last request succeeded, and after an
+// error on the one that the error names.
 func (c *Cluster) retry(ctx context.Context, f func(*grpc.ClientConn) error) error {
-	var hint api.BrokerID
+	hint := api.BrokerID(c.last.Load())
 	for attempt := 0; ; attempt++ {
 		running := c.Running()
 		id := hint
@@ -117,6 +118,7 @@ func (c *Cluster) retry(ctx context.Context, f func(*grpc.ClientConn) error) err
 		if conn := c.Conn(id); conn != nil {
 			err := f(conn)
 			if err == nil {
+				c.last.Store(int32(id))
 				return nil
 			}
 			d := Detail(err)
