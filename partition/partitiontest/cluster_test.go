@@ -1,0 +1,157 @@
+package partitiontest_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/partition/partitiontest"
+	"github.com/flotilla-log/flotilla/partition/transport"
+	"github.com/flotilla-log/flotilla/proto/record"
+	"github.com/flotilla-log/flotilla/proto/record/recordtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// log appends numbered values to a group and remembers which were acknowledged.
+type log struct {
+	t     *testing.T
+	c     *partitiontest.Cluster
+	group transport.GroupID
+	sent  int
+	acked map[record.Offset]string
+}
+
+func newLog(t *testing.T, c *partitiontest.Cluster, group transport.GroupID) *log {
+	return &log{t: t, c: c, group: group, acked: map[record.Offset]string{}}
+}
+
+func (l *log) try(b *partitiontest.Broker, patience time.Duration) error {
+	l.sent++
+	value := fmt.Sprintf("value %d of group %d", l.sent, l.group)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	res, err := b.Replica(l.group).Append(ctx, partition.AppendRequest{Batch: recordtest.Strings([]string{value})})
+	if err == nil {
+		l.acked[res.BaseOffset] = value
+	}
+	return err
+}
+
+func (l *log) must(b *partitiontest.Broker, n int) {
+	l.t.Helper()
+	for range n {
+		if err := l.try(b, 20*time.Second); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+}
+
+// verify checks that every acknowledged value is where it was acknowledged to be, on all replicas.
+func (l *log) verify() {
+	l.t.Helper()
+	l.c.EnsureSame(l.group)
+	have := map[record.Offset]string{}
+	for _, r := range l.c.Records(l.c.Leader(l.group), l.group) {
+		have[r.Offset] = string(r.Value)
+	}
+	for at, want := range l.acked {
+		if have[at] != want {
+			l.t.Errorf("group %d: %q was acknowledged at offset %d, where now is %q", l.group, want, at, have[at])
+		}
+	}
+	if len(l.acked) == 0 {
+		l.t.Error("nothing was acknowledged")
+	}
+}
+
+func TestGroupsReplicate(t *testing.T) {
+	for _, onDisk := range []bool{false, true} {
+		t.Run(fmt.Sprint("on disk ", onDisk), func(t *testing.T) {
+			c := partitiontest.New(t, partitiontest.Options{Groups: []transport.GroupID{1, 2, 3}, OnDisk: onDisk})
+			for g := transport.GroupID(1); g <= 3; g++ {
+				l := newLog(t, c, g)
+				l.must(c.Leader(g), 20)
+				l.verify()
+			}
+		})
+	}
+}
+
+// A leader that falls silent is replaced, in whichever direction the silence is, and steps down; nothing acknowledged is lost.
+func TestSilences(t *testing.T) {
+	for name, cut := range map[string]func(*partitiontest.Cluster, *partitiontest.Broker){
+		"isolated": (*partitiontest.Cluster).Isolate,
+		"mute":     (*partitiontest.Cluster).Mute,
+		"deaf":     (*partitiontest.Cluster).Deafen,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := partitiontest.New(t, partitiontest.Options{})
+			l := newLog(t, c, 1)
+			old := c.Leader(1)
+			l.must(old, 10)
+			cut(c, old)
+			if err := l.try(old, 100*time.Millisecond); err == nil {
+				t.Error("a leader without followers acknowledged")
+			}
+			next := c.Leader(1, c.Others(old)...)
+			l.must(next, 10)
+			c.Eventually("the old leader stepping down", func() bool { return !old.Replica(1).IsLeader() })
+			c.Heal()
+			l.must(c.Leader(1), 10)
+			l.verify()
+		})
+	}
+}
+
+// Power loss on all brokers at once, several times over, in the middle of appends.
+func TestPowerLoss(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	c := partitiontest.New(t, partitiontest.Options{})
+	l := newLog(t, c, 1)
+	for range 3 {
+		l.must(c.Leader(1), 30)
+		c.CrashAll(rng)
+		c.RestartAll()
+		l.verify()
+	}
+}
+
+// Brokers crash and return one after another while appends go on.
+func TestRollingCrashes(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 2))
+	c := partitiontest.New(t, partitiontest.Options{})
+	l := newLog(t, c, 1)
+	for range 4 {
+		victim := c.Brokers[rng.IntN(3)]
+		l.must(c.Leader(1), 10)
+		victim.Crash(rng)
+		l.must(c.Leader(1), 10)
+		victim.Restart()
+		l.must(c.Leader(1), 10)
+		l.verify()
+	}
+}
+
+// A stopped broker comes back on its own disk, with its votes.
+func TestStopAndRestart(t *testing.T) {
+	c := partitiontest.New(t, partitiontest.Options{OnDisk: true})
+	l := newLog(t, c, 1)
+	l.must(c.Leader(1), 10)
+	for _, b := range c.Brokers {
+		b.Stop()
+		l.must(c.Leader(1), 5)
+		b.Restart()
+		c.WaitReplicated(1)
+	}
+	l.verify()
+}
