@@ -249,3 +249,14 @@ func TestPipelineSplits(t *testing.T) {
 		})
 	}
 }
+
+// The sender clamps by itself, for the sake of receivers that do not.
+func TestSenderClamps(t *testing.T) {
+	f, err := encodeAppend(header{}, shortened())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := le.Uint64(flatten(f)[headerSize+3*8:]); got != 3 {
+		t.Errorf("commit index %d on the wire, the request vouches for 3", got)
+	}
+}
