@@ -22,6 +22,9 @@ const devBrokers = 3
 // devPortStep is the distance between the ports of neighbouring brokers.
 const devPortStep = 10
 
+// devStopTimeout bounds the polite part of stopping: the brokers all stop at the same time, so there is nobody to be polite to.
+const devStopTimeout = 2 * time.Second
+
 type devOptions struct {
 	dir      string
 	portBase int
@@ -78,7 +81,7 @@ func (a *app) runDev(ctx context.Context, o devOptions) error {
 		}
 		brokers = append(brokers, b)
 	}
-	return a.serve(ctx, brokers, 10*time.Second)
+	return a.serve(ctx, brokers, devStopTimeout)
 }
 
 func (a *app) devConfigs(o devOptions) ([]broker.Config, error) {
