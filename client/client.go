@@ -186,8 +186,8 @@ func (c *Client) callLeader(ctx context.Context, op string, tp TopicPartition, f
 
 func noSuchPartition(op string, tp TopicPartition, partitions int32) *Error {
 	return &Error{
-		Op: op, Code: CodeUnknownTopicOrPartition, Message: fmt.Sprintf("the topic has %d partitions", partitions), Retriable: true,
-		Topic: tp.Topic, Partition: tp.Partition,
+		Op: op, Code: CodeUnknownTopicOrPartition, Retriable: true,
+		Topic: tp.Topic, Partition: tp.Partition, Message: fmt.Sprintf("there is no partition %d: the topic has %d", tp.Partition, partitions),
 	}
 }
 

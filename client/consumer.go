@@ -113,10 +113,16 @@ func signal(ch chan struct{}) {
 	}
 }
 
-// Assign adds partitions, or moves those that are assigned already to their Start. It does not wait: whether a partition can be read shows in Poll.
+// Assign adds partitions, or moves those that are assigned already to their Start. It does not wait: whether a partition can be read shows in Poll. Negative
+// offsets are refused with CodeOffsetOutOfRange.
 func (k *Consumer) Assign(as ...Assignment) error {
 	if k.ctx.Err() != nil {
 		return ErrClosed
+	}
+	for _, a := range as {
+		if err := a.Start.check(TopicPartition{a.Topic, a.Partition}); err != nil {
+			return err
+		}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -208,6 +214,9 @@ func (k *Consumer) each(tps []TopicPartition, f func(*fetchState)) {
 
 // Seek goes on reading a partition elsewhere; also one that has failed. It fails with ErrNotAssigned.
 func (k *Consumer) Seek(tp TopicPartition, p Position) error {
+	if err := p.check(tp); err != nil {
+		return err
+	}
 	found := false
 	k.each([]TopicPartition{tp}, func(fs *fetchState) {
 		found = true
@@ -257,7 +266,7 @@ func (k *Consumer) moveTo(fs *fetchState, p Position) {
 	fs.busy, fs.stopped, fs.failures, fs.retryAt = false, false, 0, time.Time{}
 	fs.start, fs.position = p, unresolved
 	if p.kind == posOffset {
-		fs.position = max(p.value, 0)
+		fs.position = p.value
 	}
 	fs.fetch = fs.position
 	fs.after = 0
