@@ -235,3 +235,18 @@ func TestNegativeOffsetsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestStaleLeaderIsLookedUpAgain: the topic is known from a call that was not about it in particular, and its leader is gone.
+func TestStaleLeaderIsLookedUpAgain(t *testing.T) {
+	f, c := connect(t, 3, 1)
+	fill(f, 0, 1, 10)
+	if _, err := c.Metadata(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	f.Kill(0)
+	f.MoveLeader("t", 0, 1)
+	tp := client.TopicPartition{Topic: "t"}
+	if o := c.Admin().ListOffsets(testContext(t), map[client.TopicPartition]client.Position{tp: client.Latest()})[tp]; o.Err != nil || o.Offset != 10 {
+		t.Errorf("%+v", o)
+	}
+}

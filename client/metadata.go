@@ -140,12 +140,12 @@ func metadataFrom(m *pb.Metadata) Metadata {
 
 // partitions returns how many partitions a topic has, asking the brokers if it is not known yet.
 func (c *Client) partitions(ctx context.Context, topic string) (int32, error) {
+	c.meta.use(topic) // even if it is known: its leaders must be looked up again when they are found to have moved
 	if n, ok := c.meta.count(topic); ok {
 		return n, nil
 	}
 	wait, cancel := context.WithTimeout(ctx, unknownTopicWait)
 	defer cancel()
-	c.meta.use(topic)
 	for {
 		changed := c.meta.changedChan()
 		n, ok := c.meta.count(topic)
