@@ -187,7 +187,7 @@ func (c *Client) callLeader(ctx context.Context, op string, tp TopicPartition, f
 func noSuchPartition(op string, tp TopicPartition, partitions int32) *Error {
 	return &Error{
 		Op: op, Code: CodeUnknownTopicOrPartition, Retriable: true,
-		Topic: tp.Topic, Partition: tp.Partition, Message: fmt.Sprintf("there is no partition %d: the topic has %d", tp.Partition, partitions),
+		Topic: tp.Topic, Partition: tp.Partition, Message: fmt.Sprintf("there is no partition %v: the topic has %d", tp, partitions),
 	}
 }
 

@@ -16,7 +16,7 @@ const (
 	lookupsMax = 16
 	// errorsMax is how many errors wait for Poll; further ones are dropped, as they repeat themselves.
 	errorsMax = 64
-	// unknownReport is how long a topic may be unknown before Poll says so, and how often it repeats it.
+	// unknownReport is how often Poll says that a partition does not exist, beginning after unknownTopicWait.
 	unknownReport = 15 * time.Second
 )
 
@@ -72,7 +72,7 @@ type fetchState struct {
 	failures      int
 	corrupt       int
 	retryAt       time.Time
-	unknownSince  time.Time
+	reportAt      time.Time // when Poll is told that the partition does not exist
 }
 
 const unresolved = -1

@@ -322,6 +322,17 @@ func TestConsumerClosed(t *testing.T) {
 	}
 }
 
+func TestNoSuchPartitionIsReported(t *testing.T) {
+	_, c := connect(t, 1, 1)
+	k := newConsumer(t, c)
+	if err := k.Assign(at(3, client.AtOffset(0))); err != nil {
+		t.Fatal(err)
+	}
+	if rs, err := k.Poll(testContext(t)); !errors.Is(err, client.CodeUnknownTopicOrPartition) || len(rs) > 0 {
+		t.Errorf("%d records, %v", len(rs), err)
+	}
+}
+
 func TestTopicAppearsLater(t *testing.T) {
 	f, c := connect(t, 1, 1)
 	k := newConsumer(t, c)
