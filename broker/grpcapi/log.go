@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/flotilla-log/flotilla/broker/api"
 	pb "github.com/flotilla-log/flotilla/proto/flotilla/v1"
 	"github.com/flotilla-log/flotilla/proto/record"
@@ -176,12 +178,21 @@ func (s *logService) ListOffsets(ctx context.Context, req *pb.ListOffsetsRequest
 	if n := len(req.GetPartitions()); n > s.opts.MaxFetchPartitions {
 		return nil, toStatus(invalid("%d partitions are asked for; at most %d in one request", n, s.opts.MaxFetchPartitions))
 	}
-	resp := &pb.ListOffsetsResponse{}
-	for _, p := range req.GetPartitions() {
-		resp.Offsets = append(resp.Offsets, s.listOffset(ctx, p))
+	resp := &pb.ListOffsetsResponse{Offsets: make([]*pb.ListedOffset, len(req.GetPartitions()))}
+	var g errgroup.Group
+	g.SetLimit(listConcurrency)
+	for i, p := range req.GetPartitions() {
+		g.Go(func() error {
+			resp.Offsets[i] = s.listOffset(ctx, p)
+			return nil
+		})
 	}
+	_ = g.Wait() // each has its own error
 	return resp, nil
 }
+
+// listConcurrency is how many partitions of one request are looked up at a time: each may have to wait for an election, or for news of its topic.
+const listConcurrency = 32
 
 func (s *logService) listOffset(ctx context.Context, p *pb.ListOffsetsPartition) *pb.ListedOffset {
 	out := &pb.ListedOffset{Topic: p.GetTopic(), Partition: p.GetPartition(), Offset: -1, TimestampMs: -1, LeaderEpoch: -1}
