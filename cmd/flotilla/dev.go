@@ -92,6 +92,10 @@ func (a *app) devConfigs(o devOptions) ([]broker.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	logger, err := a.newLogger(o.log)
+	if err != nil {
+		return nil, err
+	}
 	var join []string
 	for _, ad := range addrs {
 		join = append(join, ad.gossip)
@@ -107,9 +111,7 @@ func (a *app) devConfigs(o devOptions) ([]broker.Config, error) {
 		cfg.Timing.FastGossip = true
 		// All three stop together, so there is nobody to hand over to for long.
 		cfg.Timing.HandOver = 500 * time.Millisecond
-		if cfg.Logger, err = a.newLogger(o.log, fmt.Sprintf("broker-%d", cfg.ID)); err != nil {
-			return nil, err
-		}
+		cfg.Logger = logger.Named(fmt.Sprintf("broker-%d", cfg.ID))
 		configs = append(configs, cfg)
 	}
 	return configs, nil
