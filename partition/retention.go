@@ -77,7 +77,11 @@ func retainedFrom(segments []raftlog.SegmentInfo, s *Settings, now time.Time) re
 		total += seg.Bytes
 	}
 	var from record.Offset
-	for _, seg := range segments {
+	for i, seg := range segments {
+		if seg.MaxTimestamp > now.UnixMilli() && i+1 < len(segments) {
+			// Times of the future would keep the segment, and all after it, until then. What counts is when its successor was begun.
+			seg.MaxTimestamp = segments[i+1].CreatedAt.UnixMilli()
+		}
 		tooMuch := s.RetentionBytes >= 0 && total-seg.Bytes >= s.RetentionBytes
 		if !seg.Sealed || (!tooMuch && !expired(seg, s, now)) {
 			break

@@ -39,6 +39,21 @@ func TestRetainedFrom(t *testing.T) {
 	}
 }
 
+// A record from the future (nanoseconds taken for milliseconds, say) does not keep its segment, and all after it, until then.
+func TestRetentionOfTheFuture(t *testing.T) {
+	now := time.UnixMilli(1_000_000)
+	segments := []raftlog.SegmentInfo{
+		{BaseOffset: 0, NextOffset: 10, MaxTimestamp: 1 << 60, Sealed: true, CreatedAt: time.UnixMilli(1000)},
+		{BaseOffset: 10, NextOffset: 20, MaxTimestamp: 1 << 60, Sealed: true, CreatedAt: time.UnixMilli(200_000)},
+		{BaseOffset: 20, NextOffset: 30, MaxTimestamp: 1 << 60, CreatedAt: time.UnixMilli(700_000)},
+	}
+	for age, want := range map[time.Duration]record.Offset{801 * time.Second: 0, 799 * time.Second: 10, 301 * time.Second: 10, 299 * time.Second: 20, 1: 20} {
+		if got := retainedFrom(segments, &Settings{RetentionAge: age, RetentionBytes: -1}, now); got != want {
+			t.Errorf("retention.ms %s: from %d, want %d", age, got, want)
+		}
+	}
+}
+
 func TestRetentionByBytes(t *testing.T) {
 	c := newCluster(t, 3, func(cfg *Config) { cfg.Settings.SegmentBytes = 4 << 10; cfg.Settings.RetentionBytes = 12 << 10 })
 	c.fill(100, 300)

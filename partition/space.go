@@ -51,7 +51,7 @@ func (g *spaceGuard) check() error {
 func (g *spaceGuard) ask() error {
 	free, err := g.log.FreeSpace()
 	if err == nil && free < g.reserve {
-		return fmt.Errorf("%w: %d bytes are free, and %d are kept in reserve", ErrStorageFull, free, g.reserve)
+		return fmt.Errorf("%w (%d bytes are free, and %d are kept in reserve)", ErrStorageFull, free, g.reserve)
 	}
 	return nil // a file system that cannot tell: writing will show
 }
