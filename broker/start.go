@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/controller"
 	"github.com/flotilla-log/flotilla/broker/grpcapi"
 	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/membership"
 	"github.com/flotilla-log/flotilla/partition/stable"
 	"github.com/flotilla-log/flotilla/partition/transport"
 )
@@ -278,12 +280,18 @@ func (b *Broker) awaitRegistered(ctx context.Context) error {
 	}
 }
 
+// registered says whether this broker, and whether all that gossip shows, are on record with the addresses that they have now.
 func (b *Broker) registered() (self, all bool) {
-	v := b.view()
-	r := v.State.Brokers[b.cfg.ID]
-	self, all = r != nil && r.Incarnation == b.identity.Incarnation(), true
-	for id := range v.Alive {
-		all = all && v.State.Brokers[id] != nil
+	brokers := b.node.State().Brokers
+	self, all = isRegistered(brokers[b.cfg.ID], b.gossipMeta(nil)), true
+	for _, m := range b.members.Load().Members() {
+		if m.State == membership.Alive {
+			all = all && isRegistered(brokers[api.BrokerID(m.ID)], m.Meta)
+		}
 	}
 	return self, self && all
+}
+
+func isRegistered(r *metadata.Broker, m membership.Meta) bool {
+	return r != nil && r.Incarnation == m.Incarnation && r.GRPCAddr == m.GRPCAddr && r.PeerAddr == m.PeerAddr
 }
