@@ -57,7 +57,10 @@ func TestRetentionOfTheFuture(t *testing.T) {
 func TestRetentionByBytes(t *testing.T) {
 	c := newCluster(t, 3, func(cfg *Config) { cfg.Settings.SegmentBytes = 4 << 10; cfg.Settings.RetentionBytes = 12 << 10 })
 	c.fill(100, 300)
+	// A replica that wrote its checkpoints more slowly than it rolled has dropped some, and removes those segments together with the next
+	// one that has a checkpoint: so more has to come.
 	c.eventually("segments go, on all replicas", func() bool {
+		c.fill(2, 300)
 		c.leader().rep.upkeep.kick()
 		for _, n := range c.nodes {
 			if n.rep.log.Size() > 20<<10 {
@@ -67,7 +70,7 @@ func TestRetentionByBytes(t *testing.T) {
 		return true
 	})
 	start, hw := c.leader().rep.Bounds()
-	if start < 50 || hw != 100 || c.leader().rep.log.Size() < 12<<10 {
+	if start < 50 || hw < 100 || c.leader().rep.log.Size() < 12<<10 {
 		t.Errorf("[%d, %d] is left, %d bytes", start, hw, c.leader().rep.log.Size())
 	}
 	c.ensureSame()
