@@ -133,12 +133,28 @@ func (h *hosted) settled(p *metadata.Partition, r *partition.Replica) bool {
 
 // caughtUp asks the replica's broker how far it is.
 func (h *hosted) caughtUp(ctx context.Context, r *partition.Replica, s raft.Server) bool {
+	target := r.Status().LastIndex
+	st := h.statusOf(ctx, s)
+	return st.Open && st.LastIndex+maxLag >= target
+}
+
+// mayLead says that the replica is caught up on a broker that does not stop.
+func (h *hosted) mayLead(r *partition.Replica, s raft.Server) bool {
+	target := r.Status().LastIndex
+	st := h.statusOf(h.ctx, s)
+	return st.Open && !st.Stopping && st.LastIndex+maxLag >= target
+}
+
+// statusOf asks for a replica's status; it is not Open if it cannot be learnt.
+func (h *hosted) statusOf(ctx context.Context, s raft.Server) replicaStatus {
 	ctx, cancel := context.WithTimeout(ctx, h.m.b.cfg.Timing.CallTimeout)
 	defer cancel()
-	target := r.Status().LastIndex
 	list, err := call[statusRequest, []replicaStatus](ctx, h.m.b, s.Address, methodReplicaStatus,
 		statusRequest{Replicas: []replicaName{{Group: h.group, ServerID: string(s.ID)}}})
-	return err == nil && len(list) == 1 && list[0].Open && list[0].LastIndex+maxLag >= target
+	if err != nil || len(list) != 1 {
+		return replicaStatus{}
+	}
+	return list[0]
 }
 
 // preferLeader gives leadership to the partition's preferred leader (the first of its replicas) when that broker has been there and
@@ -151,7 +167,7 @@ func (h *hosted) preferLeader(r *partition.Replica) time.Duration {
 	}
 	every := b.cfg.Timing.ReconcileEvery
 	preferred := p.Replicas[0]
-	if p.Moving() || !b.isAlive(preferred.Broker) || !h.caughtUp(h.ctx, r, preferred.Server()) {
+	if p.Moving() || !b.isAlive(preferred.Broker) || !h.mayLead(r, preferred.Server()) {
 		h.lead.preferredSince = time.Time{}
 		return every
 	}
@@ -172,6 +188,12 @@ func (h *hosted) preferLeader(r *partition.Replica) time.Duration {
 		h.lead.preferredSince = time.Time{}
 	}
 	return every
+}
+
+// alone says that there is nobody to hand leadership to.
+func (h *hosted) alone() bool {
+	r := h.open()
+	return r == nil || len(r.Status().Servers) <= 1
 }
 
 // transferAway hands leadership to whichever voter is the furthest.
