@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-log/flotilla/partition/transport"
+	"github.com/flotilla-log/flotilla/partition/transport/election"
 	"github.com/flotilla-log/flotilla/raftlog"
 )
 
@@ -33,6 +34,7 @@ type Replica struct {
 	log      *raftlog.Log
 	group    *transport.Group
 	raft     *raft.Raft
+	elector  *election.Elector
 	state    *state
 	fsm      *fsm
 	seq      *sequencer
@@ -146,6 +148,7 @@ var errEnded = errors.New("the stable store has failed")
 func (r *Replica) start() {
 	r.log.ServeFollowers()
 	r.seq = r.newSequencer()
+	r.elector = election.New(r.raft, r.group, r.cfg.LocalID, r.logger.With("partition", r.cfg.Name))
 	r.raft.RegisterObserver(raft.NewObserver(nil, false, r.observe))
 	r.started.Store(true)
 	r.lead.kick()
@@ -173,6 +176,7 @@ func (r *Replica) Bootstrap(servers []raft.Server) error {
 	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 		return fmt.Errorf("%s: bootstrap: %w", r.cfg.Name, err)
 	}
+	r.elector.Consider()
 	return nil
 }
 
@@ -223,7 +227,8 @@ func (r *Replica) halt() {
 	r.haltOnce.Do(func() {
 		f := r.raft.Shutdown()
 		go func() {
-			r.group.Close() // ends raft's calls to peers, which it would wait for
+			r.group.Close() // ends raft's calls to peers, which it would wait for, and the elector's
+			r.elector.Close()
 			f.Error()
 			close(r.halted)
 		}()

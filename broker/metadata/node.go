@@ -14,6 +14,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/partition/transport"
+	"github.com/flotilla-log/flotilla/partition/transport/election"
 )
 
 // Config says how to open a Node.
@@ -65,6 +66,8 @@ type Node struct {
 	fsm  *fsm
 	raft *raft.Raft
 	logs *logStore
+	// elector finds a new leader as soon as the old one's broker is gone; raft's own timeouts are for the rest.
+	elector *election.Elector
 
 	observer      *raft.Observer
 	observations  chan raft.Observation
@@ -148,7 +151,9 @@ func (n *Node) startRaft(snapshots raft.SnapshotStore) error {
 	if err != nil {
 		return errors.Join(err, group.Close())
 	}
+	n.elector = election.New(n.raft, group, n.serverID(), quiet(n.log))
 	n.observer = raft.NewObserver(n.observations, false, func(o *raft.Observation) bool {
+		n.elector.Observe(o)
 		_, leader := o.Data.(raft.LeaderObservation)
 		return leader
 	})
@@ -268,7 +273,8 @@ func (n *Node) Close() error {
 	n.close.Do(func() {
 		n.cancel()
 		n.snapshot()
-		err = n.raft.Shutdown().Error()
+		err = n.raft.Shutdown().Error() // closes the group too, and so ends the elector's requests
+		n.elector.Close()
 		n.wg.Wait()
 		n.raft.DeregisterObserver(n.observer)
 		err = errors.Join(err, n.logs.Close())

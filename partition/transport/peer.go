@@ -232,6 +232,7 @@ func (t *Transport) connUp(c *conn) {
 	if !c.dialled {
 		t.forgive(c.peer)
 	}
+	t.heard(c.peer)
 	t.notify(PeerEvent{Peer: c.peer, Up: true, Inbound: !c.dialled, Purpose: c.purpose.String()})
 }
 
@@ -266,6 +267,9 @@ func (t *Transport) connLost(c *conn, cause error) {
 		t.log.Debug("connection lost", "peer", c.peer, "purpose", c.purpose, "inbound", !c.dialled, "error", cause)
 	}
 	t.notify(PeerEvent{Peer: c.peer, Inbound: !c.dialled, Purpose: c.purpose.String(), Err: cause})
+	if !closed {
+		t.suspect(c.peer)
+	}
 }
 
 func (p *peer) lost(c *conn) {
