@@ -14,7 +14,6 @@ package broker
 
 import (
 	"context"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -43,7 +42,6 @@ type Broker struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	lock       io.Closer
 	grpcLn     net.Listener
 	peerLn     net.Listener
 	grpcAddr   string // as advertised

@@ -256,7 +256,7 @@ func TestOffsetOutOfRange(t *testing.T) {
 		t.Errorf("error %+v", e)
 	}
 	if len(got) < 5 {
-		got = append(got, pollN(t, k, 5-len(got))...)
+		pollN(t, k, 5-len(got))
 	}
 	if err := k.Seek(client.TopicPartition{Topic: "t"}, client.AtOffset(e.LogStartOffset)); err != nil {
 		t.Fatal(err)

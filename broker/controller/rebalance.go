@@ -177,9 +177,6 @@ func rebalanced(v View) *model {
 	return m
 }
 
-// moved says whether the partition gets other brokers.
-func (mp *modelPart) moved() bool { return len(mp.moves()) > 0 }
-
 // moves pairs the brokers that lose the partition with those that get it.
 func (mp *modelPart) moves() []api.ReplicaMove {
 	var out []api.ReplicaMove
