@@ -262,6 +262,9 @@ func (r *Replica) close(ctx context.Context) error {
 	abrupt := ctx.Err() != nil
 	r.seq.close(closed)
 	r.drain(ctx)
+	if abrupt {
+		r.release()
+	}
 	r.closing.Store(true)
 	r.stop()
 	r.stopUpkeep()
@@ -288,6 +291,18 @@ func (r *Replica) close(ctx context.Context) error {
 		return fmt.Errorf("%s: close: %w", r.cfg.Name, err)
 	}
 	return nil
+}
+
+// release has raft answer what is in flight, by giving up leadership, instead of waiting for its outcome: raft that has been shut down answers no more, and somebody would wait for ever.
+func (r *Replica) release() {
+	if r.failure.Load() != nil || r.seq.drained() == nil {
+		return
+	}
+	if _, term := r.Leader(); r.raft.State() != raft.Leader || r.group.StepDown(term) {
+		ctx, cancel := context.WithTimeout(context.Background(), collectTimeout)
+		defer cancel()
+		r.seq.waitDrained(ctx.Done())
+	}
 }
 
 // drain waits until no proposal is in flight and the state machine has applied what raft has handed to it.

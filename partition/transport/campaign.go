@@ -1,6 +1,10 @@
 package transport
 
-import "github.com/hashicorp/raft"
+import (
+	"math"
+
+	"github.com/hashicorp/raft"
+)
 
 // What package election needs of a group, besides RequestPreVote: to answer pre-votes in raft's place, and to have raft stand for election.
 
@@ -50,11 +54,29 @@ func (g *Group) Campaign() bool {
 	if g.ended || len(g.consumer) > 0 || len(g.inflight) > 0 {
 		return false
 	}
-	s := newServed(header{group: g.id}, &raft.TimeoutNowRequest{RPCHeader: g.header()}, 0, nobody{})
+	g.tellSelf(&raft.TimeoutNowRequest{RPCHeader: g.header()})
+	return true
+}
+
+// StepDown makes raft give up a leadership of the given term, as if another had appeared in it: raft answers all that it has in its queues, and stands for no election before its
+// timeout. It is for a leader that is about to be closed without an orderly transfer. hashicorp/raft has no call for it; a leader follows whoever sends it an
+// AppendEntries of its own term, which nobody else can, and refuses this one for its position.
+func (g *Group) StepDown(term uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ended || len(g.consumer) == cap(g.consumer) || len(g.inflight) == cap(g.inflight) {
+		return false
+	}
+	g.tellSelf(&raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: term, PrevLogEntry: math.MaxUint64})
+	return true
+}
+
+// tellSelf puts a request into raft's queue. There is room; mu is held.
+func (g *Group) tellSelf(command any) {
+	s := newServed(header{group: g.id}, command, 0, nobody{})
 	g.t.queued.force(0)
 	g.inflight <- s
 	g.consumer <- s.rpc
-	return true
 }
 
 // nobody is where answers to ourselves go.

@@ -97,7 +97,7 @@ type Elector struct {
 	due      time.Time //
 	trying   bool
 	tries    int       // in this situation
-	place    int       // this replica's rank when last seen
+	unplaced bool      // the next try has yet to wait for this replica's turn
 	claim    time.Time // until then this replica is in a try with pre-votes asked for
 	hold     time.Time // until then others are left the field
 	campaign time.Time // when raft was last made to stand
@@ -141,7 +141,7 @@ func (e *Elector) peerGone(peer raft.ServerAddress, gone bool) {
 	}
 }
 
-// begin starts over with the tries of a new situation, the first one after wait and this replica's turn. A try that is due sooner remains.
+// begin starts over with the tries of a new situation, the first one after wait and this replica's turn, which comes later if s is nil. A try that is due sooner remains.
 func (e *Elector) begin(s *situation, wait time.Duration) {
 	if s != nil {
 		if !s.vacant || s.rank < 0 {
@@ -150,14 +150,12 @@ func (e *Elector) begin(s *situation, wait time.Duration) {
 		if s.quorum == 1 {
 			wait = 0 // there is nobody to wait for
 		}
+		wait += time.Duration(s.rank) * Stagger
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if s != nil {
-		e.place = s.rank
-	}
-	e.tries = 0
-	e.schedule(wait + time.Duration(e.place)*Stagger + rand.N(Stagger/8))
+	e.tries, e.unplaced = 0, s == nil
+	e.schedule(wait + rand.N(Stagger/8))
 }
 
 // schedule sets the timer if nothing is due sooner. mu is held.
@@ -203,7 +201,7 @@ func (e *Elector) try() time.Duration {
 	if !s.vacant || s.rank < 0 {
 		return 0
 	}
-	wait, attempt := e.turn()
+	wait, attempt := e.turn(s.rank)
 	if wait > 0 {
 		return wait
 	}
@@ -226,9 +224,15 @@ func (e *Elector) try() time.Duration {
 }
 
 // turn counts a try and claims the field for it, or says how long to wait.
-func (e *Elector) turn() (wait time.Duration, attempt int) {
+func (e *Elector) turn(rank int) (wait time.Duration, attempt int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.unplaced {
+		e.unplaced = false
+		if rank > 0 {
+			return time.Duration(rank) * Stagger, 0
+		}
+	}
 	now := e.now()
 	until := e.hold
 	if next := e.campaign.Add(CampaignPause); !e.campaign.IsZero() && next.After(until) {
