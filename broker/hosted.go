@@ -112,6 +112,17 @@ func (h *hosted) knownLeader() (leader raft.ServerAddress, known bool) {
 	return leader, true
 }
 
+// storageFull is why nobody may lead: this replica cannot write for lack of space. h may be nil.
+func (h *hosted) storageFull() error {
+	if h == nil {
+		return nil
+	}
+	if r := h.open(); r != nil {
+		return r.StorageFull()
+	}
+	return nil
+}
+
 func (h *hosted) opening() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -274,7 +285,11 @@ func (h *hosted) propose(ctx context.Context, cmd []byte) (any, error) {
 	if r == nil {
 		return nil, h.m.b.apiError(partition.ErrClosed, &h.tp)
 	}
-	res, err := r.Propose(ctx, cmd)
+	propose := r.Propose
+	if group.IsBarrier(cmd) { // else a new coordinator could not even tell the offsets that it has while the disk is full
+		propose = r.ProposeUpkeep
+	}
+	res, err := propose(ctx, cmd)
 	return res, h.m.b.apiError(err, &h.tp)
 }
 

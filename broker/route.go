@@ -57,7 +57,13 @@ func (b *Broker) leadNow(tp api.TopicPartition) (*hosted, error) {
 	if h != nil && h.leads() {
 		return h, nil
 	}
-	return nil, b.leaderElsewhere(tp, b.leaderOf(p, h))
+	leader := b.leaderOf(p, h)
+	if leader == api.NoBroker {
+		if err := h.storageFull(); err != nil { // that is why, and waiting for an election would not help
+			return nil, b.apiError(err, &tp)
+		}
+	}
+	return nil, b.leaderElsewhere(tp, leader)
 }
 
 // leadWhileStopping serves what is led to the end, and sends everyone else away.

@@ -142,13 +142,28 @@ func (r *Replica) appendResult(s *Settings, res proposalResult) (AppendResult, e
 // Propose replicates a command for the Machine and returns what its Apply returned on this replica. The first byte of cmd must be from 0x80 to 0xEF.
 // It keeps cmd. Errors that are not ErrOutcomeUnknown mean that the command was not and will not be applied.
 func (r *Replica) Propose(ctx context.Context, cmd []byte) (any, error) {
-	if len(cmd) == 0 || cmd[0] < machineCommandMin || cmd[0] >= ownCommandMin {
-		return nil, fmt.Errorf("%s: %w", r.cfg.Name, errCommand)
-	}
-	if r.cfg.Machine == nil {
-		return nil, fmt.Errorf("%s: %w: this group has no machine", r.cfg.Name, errCommand)
+	if err := r.checkCommand(cmd); err != nil {
+		return nil, err
 	}
 	return r.propose(ctx, submission{data: cmd})
+}
+
+// ProposeUpkeep is Propose for commands that a new leader cannot serve without, and that hardly need any space: it does not keep the disk's reserve.
+func (r *Replica) ProposeUpkeep(ctx context.Context, cmd []byte) (any, error) {
+	if err := r.checkCommand(cmd); err != nil {
+		return nil, err
+	}
+	return r.propose(ctx, submission{data: cmd, upkeep: true})
+}
+
+func (r *Replica) checkCommand(cmd []byte) error {
+	if len(cmd) == 0 || cmd[0] < machineCommandMin || cmd[0] >= ownCommandMin {
+		return fmt.Errorf("%s: %w", r.cfg.Name, errCommand)
+	}
+	if r.cfg.Machine == nil {
+		return fmt.Errorf("%s: %w: this group has no machine", r.cfg.Name, errCommand)
+	}
+	return nil
 }
 
 // propose replicates any command.

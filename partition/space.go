@@ -26,40 +26,58 @@ type spaceGuard struct {
 
 	mu   sync.Mutex
 	next time.Time // when to ask again
-	err  error
+	free int64     // as of then; -1: the file system cannot tell, and writing will show
 }
 
-// check returns ErrStorageFull while less than the reserve is free.
-func (g *spaceGuard) check() error {
+// commandShare is how much of the reserve commands of a Machine leave: they are small, and what only reads (a consumer group) needs them too.
+const commandShare = 4
+
+// check returns ErrStorageFull while less than the reserve is free, or, for a command of a Machine, a share of it.
+func (g *spaceGuard) check(command bool) error {
 	if g.reserve < 0 {
 		return nil
 	}
+	keep := g.reserve
+	if command {
+		keep /= commandShare
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := time.Now()
-	if now.Before(g.next) {
-		return g.err
+	if now := time.Now(); !now.Before(g.next) {
+		g.free = g.ask()
+		g.next = now.Add(spaceInterval)
+		if g.lacks(g.reserve) {
+			g.next = now.Add(spaceIntervalFull)
+		}
 	}
-	g.err = g.ask()
-	g.next = now.Add(spaceInterval)
-	if g.err != nil {
-		g.next = now.Add(spaceIntervalFull)
+	if g.lacks(keep) {
+		return fmt.Errorf("%w (%d bytes are free, and %d are kept in reserve)", ErrStorageFull, g.free, keep)
 	}
-	return g.err
+	return nil
 }
 
-func (g *spaceGuard) ask() error {
+func (g *spaceGuard) lacks(keep int64) bool { return g.free >= 0 && g.free < keep }
+
+func (g *spaceGuard) ask() int64 {
 	free, err := g.log.FreeSpace()
-	if err == nil && free < g.reserve {
-		return fmt.Errorf("%w (%d bytes are free, and %d are kept in reserve)", ErrStorageFull, free, g.reserve)
+	if err != nil {
+		return -1
 	}
-	return nil // a file system that cannot tell: writing will show
+	return free
 }
 
 // lastStore returns the error of the log's last write if that was for lack of space.
 func (g *spaceGuard) lastStore() error {
 	if err := g.log.LastStoreError(); errors.Is(err, raftlog.ErrNoSpace) {
 		return err
+	}
+	return nil
+}
+
+// StorageFull returns ErrStorageFull while this replica's last write failed for lack of space, and else nil. With no leader in sight, that is why.
+func (r *Replica) StorageFull() error {
+	if err := r.seq.space.lastStore(); err != nil {
+		return fmt.Errorf("%s: %w: %w", r.cfg.Name, ErrStorageFull, err)
 	}
 	return nil
 }

@@ -1,0 +1,58 @@
+package partition
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+type fakeDisk struct {
+	free int64
+	err  error
+}
+
+func (d *fakeDisk) FreeSpace() (int64, error) { return d.free, d.err }
+func (d *fakeDisk) LastStoreError() error     { return nil }
+
+func TestSpaceGuard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDisk{}
+		g := &spaceGuard{log: d, reserve: 100}
+		for _, x := range []struct {
+			free             int64
+			err              error
+			batches, command bool // get through
+		}{
+			{100, nil, true, true},
+			{99, nil, false, true},
+			{25, nil, false, true},
+			{24, nil, false, false},
+			{0, nil, false, false},
+			{0, errors.New("cannot tell"), true, true},
+			{1000, nil, true, true},
+		} {
+			time.Sleep(spaceInterval) // virtual
+			d.free, d.err = x.free, x.err
+			if b, c := g.check(false), g.check(true); (b == nil) != x.batches || (c == nil) != x.command {
+				t.Errorf("%d bytes free, %v: batches %v, commands %v", x.free, x.err, b, c)
+			}
+		}
+		d.free = 0
+		if err := g.check(false); err != nil {
+			t.Errorf("it was asked again at once: %v", err)
+		}
+		time.Sleep(spaceInterval)
+		if err := g.check(false); !errors.Is(err, ErrStorageFull) {
+			t.Error(err)
+		}
+		d.free = 100
+		time.Sleep(spaceIntervalFull) // a full disk is looked at more often
+		if err := g.check(false); err != nil {
+			t.Error(err)
+		}
+		if err := (&spaceGuard{log: &fakeDisk{}, reserve: -1}).check(false); err != nil {
+			t.Errorf("without a reserve: %v", err)
+		}
+	})
+}
