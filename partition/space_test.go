@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-type fakeDisk struct {
+type spaceOnDisk struct {
 	free int64
 	err  error
 }
 
-func (d *fakeDisk) FreeSpace() (int64, error) { return d.free, d.err }
-func (d *fakeDisk) LastStoreError() error     { return nil }
+func (d *spaceOnDisk) FreeSpace() (int64, error) { return d.free, d.err }
+func (d *spaceOnDisk) LastStoreError() error     { return nil }
 
 func TestSpaceGuard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := &fakeDisk{}
+		d := &spaceOnDisk{}
 		g := &spaceGuard{log: d, reserve: 100}
 		for _, x := range []struct {
 			free             int64
@@ -51,7 +51,7 @@ func TestSpaceGuard(t *testing.T) {
 		if err := g.check(false); err != nil {
 			t.Error(err)
 		}
-		if err := (&spaceGuard{log: &fakeDisk{}, reserve: -1}).check(false); err != nil {
+		if err := (&spaceGuard{log: &spaceOnDisk{}, reserve: -1}).check(false); err != nil {
 			t.Errorf("without a reserve: %v", err)
 		}
 	})
