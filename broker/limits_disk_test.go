@@ -121,7 +121,9 @@ func TestCrammedDisks(t *testing.T) {
 	cl := newClient(t, c)
 	ctx, cancel := c.Context()
 	defer cancel()
-	c.Eventually("the producer is told that the disk is full", func() error { return toldOfFullDisk(ctx, newProducer(t, cl, client.WithDeliveryTimeout(time.Second))) })
+	c.Eventually("the producer is told that the disk is full", func() error {
+		return toldOfFullDisk(ctx, newProducer(t, cl, client.WithDeliveryTimeout(4*time.Second)))
+	})
 	d.free(1, 2, 3)
 	load.AwaitProgress(10)
 	c.EnsureSame("t", 0)

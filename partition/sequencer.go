@@ -191,7 +191,7 @@ func (s *sequencer) enter(sub submission) error {
 		return s.enterBatch(sub)
 	}
 	if !sub.upkeep {
-		if err := s.space.check(true); err != nil {
+		if err := s.space.check(len(sub.data), true); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
@@ -208,7 +208,7 @@ func (s *sequencer) enterBatch(sub submission) error {
 	if err := s.checkOffset(sub); err != nil {
 		return err
 	}
-	if err := s.space.check(false); err != nil {
+	if err := s.space.check(len(sub.data), false); err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	h := sub.header

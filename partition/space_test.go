@@ -18,40 +18,48 @@ func (d *spaceOnDisk) LastStoreError() error     { return nil }
 func TestSpaceGuard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &spaceOnDisk{}
-		g := &spaceGuard{log: d, reserve: 100}
+		g := &spaceGuard{log: d, reserve: 6400}
 		for _, x := range []struct {
 			free             int64
 			err              error
 			batches, command bool // get through
 		}{
-			{100, nil, true, true},
-			{99, nil, false, true},
-			{25, nil, false, true},
-			{24, nil, false, false},
+			{6400, nil, true, true},
+			{6399, nil, false, true},
+			{1600, nil, false, true},
+			{1599, nil, false, false},
 			{0, nil, false, false},
 			{0, errors.New("cannot tell"), true, true},
-			{1000, nil, true, true},
+			{10_000, nil, true, true},
 		} {
 			time.Sleep(spaceInterval) // virtual
 			d.free, d.err = x.free, x.err
-			if b, c := g.check(false), g.check(true); (b == nil) != x.batches || (c == nil) != x.command {
+			if b, c := g.check(1, false), g.check(1, true); (b == nil) != x.batches || (c == nil) != x.command {
 				t.Errorf("%d bytes free, %v: batches %v, commands %v", x.free, x.err, b, c)
 			}
 		}
 		d.free = 0
-		if err := g.check(false); err != nil {
+		if err := g.check(1, false); err != nil {
 			t.Errorf("it was asked again at once: %v", err)
 		}
 		time.Sleep(spaceInterval)
-		if err := g.check(false); !errors.Is(err, ErrStorageFull) {
+		if err := g.check(1, false); !errors.Is(err, ErrStorageFull) {
 			t.Error(err)
 		}
-		d.free = 100
+		d.free = 6400
 		time.Sleep(spaceIntervalFull) // a full disk is looked at more often
-		if err := g.check(false); err != nil {
+		if err := g.check(1, false); err != nil {
 			t.Error(err)
 		}
-		if err := (&spaceGuard{log: &spaceOnDisk{}, reserve: -1}).check(false); err != nil {
+		d.free = 50 // another look is due after some bytes, too
+		if err := g.check(1, false); err != nil {
+			t.Errorf("it was asked again at once: %v", err)
+		}
+		_ = g.check(100, false)
+		if err := g.check(1, false); !errors.Is(err, ErrStorageFull) {
+			t.Error(err)
+		}
+		if err := (&spaceGuard{log: &spaceOnDisk{}, reserve: -1}).check(1, false); err != nil {
 			t.Errorf("without a reserve: %v", err)
 		}
 	})
