@@ -302,7 +302,8 @@ func (e *Elector) answer(req *raft.RequestPreVoteRequest) (granted, answered boo
 	defer e.mu.Unlock()
 	now := e.now()
 	better := theirs == s.last && s.rank >= 0 && s.rank < s.rankOf(candidate)
-	if e.claim.After(now) && better || e.hold.After(now) && e.favoured != raft.ServerID(req.ID) {
+	stands := !e.campaign.IsZero() && now.Sub(e.campaign) < holdBack && !theirs.ahead(s.last)
+	if stands || e.claim.After(now) && better || e.hold.After(now) && e.favoured != raft.ServerID(req.ID) {
 		return false, true
 	}
 	e.hold, e.favoured = now.Add(holdBack), raft.ServerID(req.ID)
