@@ -13,13 +13,10 @@ import (
 func corrupt(pattern string, damage func(file string) error) func(context.Context, *env) error {
 	return func(ctx context.Context, e *env) error {
 		i := e.rnd.IntN(startingBrokers)
-		err := e.fault("damage", func() error {
+		err := e.fault(ctx, "damage", i, func() error {
 			e.cluster.Kill(i)
 			files, err := filepath.Glob(filepath.Join(e.cluster.Dir(i), "partitions", "*", pattern))
-			if err == nil && len(files) == 0 {
-				err = fmt.Errorf("broker %d has no files %s", i+1, pattern)
-			}
-			if err != nil {
+			if err != nil || len(files) == 0 { // none yet: the next round will find some
 				return errors.Join(err, e.start(ctx, i))
 			}
 			file := files[e.rnd.IntN(len(files))]
@@ -94,7 +91,7 @@ func smallDisks(n int) func(e *env) (func(), error) {
 // fill fills these disks to the last byte for some seconds and frees them.
 func fill(n int) func(context.Context, *env) error {
 	return func(ctx context.Context, e *env) error {
-		err := e.fault("full", func() error {
+		err := e.fault(ctx, "full", nobody, func() error {
 			for i := range n {
 				if err := fillDisk(filepath.Join(e.cluster.Dir(i), ballast)); err != nil {
 					return err

@@ -65,15 +65,26 @@ func (e *env) close() error {
 }
 
 // fault does something bad for a time; the history has it, so that the run can be told from one in which nothing happened.
-func (e *env) fault(name string, do func() error) error {
+func (e *env) fault(ctx context.Context, name string, victim int, do func() error) error {
+	leaders := e.leaders(ctx)
 	start := e.rec.Now()
 	err := do()
-	e.rec.Fault(history.Fault{Span: e.rec.Since(start), Name: name})
+	e.rec.Fault(history.Fault{Span: e.rec.Since(start), Name: name, Victim: victim + 1, Leaders: leaders})
 	e.rounds++
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
+}
+
+func (e *env) leaders(ctx context.Context) map[history.Partition]int {
+	leaders := map[history.Partition]int{}
+	if d, err := e.client.Admin().DescribeTopic(ctx, eventsTopic); err == nil {
+		for _, p := range d.Partitions {
+			leaders[history.Partition{Topic: eventsTopic, ID: p.Partition}] = int(p.Leader)
+		}
+	}
+	return leaders
 }
 
 // again tells whether the time allows one more round.

@@ -31,6 +31,7 @@ type options struct {
 	time     time.Duration
 	seed     uint64
 	keep     string
+	gaps     bool
 }
 
 func main() {
@@ -40,6 +41,7 @@ func main() {
 	flag.DurationVar(&o.time, "time", 20*time.Second, "how long each scenario breaks things; a round that has begun is completed")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "of the choice of victims")
 	flag.StringVar(&o.keep, "keep", "", "directory to which the brokers' logs are copied when a scenario fails")
+	flag.BoolVar(&o.gaps, "gaps", false, "print every gap")
 	flag.Parse()
 	if err := enterNamespaces(); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos: no namespaces, so on loopback:", err)

@@ -20,6 +20,7 @@ const (
 	warmUp          = 3 * time.Second
 	settleWithin    = 60 * time.Second
 	catchUpWithin   = 60 * time.Second
+	readBackWithin  = 20 * time.Second
 	// minAcks and minDuring make a run valid.
 	minAcks   = 500
 	minDuring = 20
@@ -53,6 +54,9 @@ func play(ctx context.Context, o options, s scenario, rnd *rand.Rand, out io.Wri
 		return false, err
 	}
 	r.print(out)
+	if o.gaps {
+		r.printGaps(out)
+	}
 	return r.good(), nil
 }
 
@@ -72,14 +76,13 @@ func (e *env) play(ctx context.Context, o options, s scenario, r *report) error 
 	e.end = time.Now().Add(o.time)
 	r.add(s.run(ctx, e))
 	r.add(e.crashed())
-	r.add(e.settle(ctx, w))
-	r.healed = e.rec.Now()
-	stopping := time.Now()
-	r.add(w.stopAfterGroup(ctx))
-	r.stopping = time.Since(stopping)
-	if err := e.readBack(ctx); err != nil {
+	if err := e.settle(ctx, w); err != nil {
 		r.add(err)
+		r.add(w.stop(5 * time.Second))
+	} else {
+		r.add(w.stopAfterGroup(ctx))
 	}
+	r.add(e.readBack(ctx))
 	r.add(e.replicas())
 	r.add(e.panics())
 	h := e.rec.History()
@@ -109,15 +112,15 @@ func (w *workload) stopAfterGroup(ctx context.Context) error {
 	defer cancel()
 	ends, err := w.ends(ctx)
 	if err != nil {
-		return errors.Join(err, w.stop())
+		return errors.Join(err, w.stop(deliveryTimeout+10*time.Second))
 	}
 	for {
 		done, behind := w.group.caughtUp(ctx, ends)
 		if done {
-			return w.stop()
+			return w.stop(deliveryTimeout + 10*time.Second)
 		}
 		if pause(ctx, 100*time.Millisecond) != nil {
-			return errors.Join(fmt.Errorf("the group did not catch up within %s: %w", catchUpWithin, behind), w.stop())
+			return errors.Join(fmt.Errorf("the group did not catch up within %s: %w", catchUpWithin, behind), w.stop(deliveryTimeout+10*time.Second))
 		}
 	}
 }
@@ -139,7 +142,7 @@ func (w *workload) ends(ctx context.Context) (map[history.Partition]int64, error
 
 // readBack reads every partition from its beginning to its end.
 func (e *env) readBack(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
+	ctx, cancel := context.WithTimeout(ctx, readBackWithin)
 	defer cancel()
 	w := &workload{client: e.client}
 	ends, err := w.ends(ctx)

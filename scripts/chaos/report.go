@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -18,11 +19,9 @@ type report struct {
 	seed     uint64
 	result   checker.Result
 	problems []error // what the cluster did wrong that is not in the history: not served again, did not stop, panicked
-	gaps     []time.Duration
+	gaps     []gap
 	rounds   int
 	trouble  map[string]int
-	healed   time.Duration
-	stopping time.Duration
 }
 
 func (r *report) add(err error) {
@@ -61,19 +60,29 @@ func (r *report) print(out io.Writer) {
 // afterFault is how long after its end a fault is held to account for a gap.
 const afterFault = 3 * time.Second
 
-// gaps are, for each fault and partition of events, the longest time without an acknowledgement to its steady writer.
-func gaps(h *history.History) []time.Duration {
+// gap is the longest time without an acknowledgement to the steady writer of a partition, for one fault.
+type gap struct {
+	partition history.Partition
+	fault     history.Fault
+	time      time.Duration
+}
+
+// led tells whether the fault struck the partition's leader, or every broker.
+func (g gap) led() bool { return g.fault.Victim == 0 || g.fault.Leaders[g.partition] == g.fault.Victim }
+
+// gaps are those of all partitions of events and all faults.
+func gaps(h *history.History) []gap {
 	acks := map[history.Partition][]time.Duration{}
 	for _, p := range h.Produces {
 		if p.Producer == "steady" && p.Outcome == history.OK {
 			acks[p.Partition] = append(acks[p.Partition], p.End)
 		}
 	}
-	var all []time.Duration
-	for _, times := range acks {
+	var all []gap
+	for p, times := range acks {
 		slices.Sort(times)
 		for _, f := range h.Faults {
-			all = append(all, longest(times, f.Start, f.End+afterFault))
+			all = append(all, gap{p, f, longest(times, f.Start, f.End+afterFault)})
 		}
 	}
 	return all
@@ -89,11 +98,38 @@ func longest(times []time.Duration, from, to time.Duration) time.Duration {
 	return gap
 }
 
-func summary(gaps []time.Duration) string {
-	if len(gaps) == 0 {
-		return "no gaps measured"
+// summary tells the gaps of partitions whose leader was struck apart from those of others.
+func summary(gaps []gap) string {
+	var led, others []time.Duration
+	for _, g := range gaps {
+		if g.led() {
+			led = append(led, g.time)
+		} else {
+			others = append(others, g.time)
+		}
 	}
-	slices.Sort(gaps)
-	return fmt.Sprintf("longest gap per partition: median %d ms, max %d ms (n=%d)",
-		gaps[len(gaps)/2].Milliseconds(), gaps[len(gaps)-1].Milliseconds(), len(gaps))
+	text := "longest gap per partition: " + spread(led)
+	if len(others) > 0 {
+		text += "; of partitions led elsewhere: " + spread(others)
+	}
+	return text
+}
+
+func spread(times []time.Duration) string {
+	if len(times) == 0 {
+		return "none measured"
+	}
+	slices.Sort(times)
+	return fmt.Sprintf("median %d ms, max %d ms (n=%d)", times[len(times)/2].Milliseconds(), times[len(times)-1].Milliseconds(), len(times))
+}
+
+// printGaps prints every gap.
+func (r *report) printGaps(out io.Writer) {
+	slices.SortFunc(r.gaps, func(a, b gap) int {
+		return cmp.Or(cmp.Compare(a.fault.Start, b.fault.Start), cmp.Compare(a.partition.ID, b.partition.ID))
+	})
+	for _, g := range r.gaps {
+		fmt.Fprintf(out, "    %s of broker %d at %d to %d ms: %s, led by %d: %d ms\n", g.fault.Name, g.fault.Victim,
+			g.fault.Start.Milliseconds(), g.fault.End.Milliseconds(), g.partition, g.fault.Leaders[g.partition], g.time.Milliseconds())
+	}
 }

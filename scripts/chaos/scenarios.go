@@ -36,11 +36,11 @@ var scenarios = []scenario{
 	{name: "kill-all", what: "SIGKILL of all brokers at once, restarted", run: rounds(killAll)},
 	{name: "kill-all-often", what: "SIGKILL of all brokers again while they start", run: rounds(killAllOften)},
 	{name: "lose-a-disk", what: "SIGKILL, the data directory removed, restarted under the same ID", run: rounds(loseDisk)},
-	{name: "flip-segment", what: "bytes of a stored segment changed while a broker is down", run: rounds(corrupt("*.seg", flip))},
+	{name: "flip-segment", what: "bytes of a stored segment changed while a broker is down", run: rounds(corrupt("*.log", flip))},
 	{name: "flip-checkpoint", what: "bytes of a checkpoint changed while a broker is down", run: rounds(corrupt("*.ckpt", flip))},
 	{name: "flip-index", what: "bytes of an index changed while a broker is down", run: rounds(corrupt("*.idx", flip))},
-	{name: "delete-segment", what: "a segment deleted while a broker is down", run: rounds(corrupt("*.seg", os.Remove))},
-	{name: "truncate-segment", what: "a segment cut in half while a broker is down", run: rounds(corrupt("*.seg", halve))},
+	{name: "delete-segment", what: "a segment deleted while a broker is down", run: rounds(corrupt("*.log", os.Remove))},
+	{name: "truncate-segment", what: "a segment cut in half while a broker is down", run: rounds(corrupt("*.log", halve))},
 	{name: "decommission", what: "a fourth broker joins, a second is drained and stopped, a fifth joins", more: 2, run: decommission},
 	{name: "isolate-leader", what: "a leader cut off from its peers, not from clients", isolated: true, run: rounds(isolate((*env).victim, true, true))},
 	{name: "isolate-controller", what: "the controller cut off from its peers", isolated: true, run: rounds(isolate((*env).controller, true, true))},
@@ -75,7 +75,7 @@ func killController(ctx context.Context, e *env) error {
 }
 
 func (e *env) killAndReturn(ctx context.Context, i int) error {
-	err := e.fault("kill", func() error {
+	err := e.fault(ctx, "kill", i, func() error {
 		e.cluster.Kill(i)
 		if err := pause(ctx, 3*time.Second); err != nil {
 			return err
@@ -87,7 +87,7 @@ func (e *env) killAndReturn(ctx context.Context, i int) error {
 
 func pauseLeader(ctx context.Context, e *env) error {
 	i := e.victim(ctx)
-	err := e.fault("pause", func() error {
+	err := e.fault(ctx, "pause", i, func() error {
 		if err := e.cluster.Signal(i, signalStop); err != nil {
 			return err
 		}
@@ -99,7 +99,7 @@ func pauseLeader(ctx context.Context, e *env) error {
 
 func pauseAll(ctx context.Context, e *env) error {
 	order := e.rnd.Perm(startingBrokers)
-	err := e.fault("pause", func() error {
+	err := e.fault(ctx, "pause", nobody, func() error {
 		var errs []error
 		for _, i := range order {
 			errs = append(errs, e.cluster.Signal(i, signalStop))
@@ -115,7 +115,7 @@ func pauseAll(ctx context.Context, e *env) error {
 
 func rollingRestart(ctx context.Context, e *env) error {
 	for i := range startingBrokers {
-		if err := e.fault("restart", func() error { return e.restart(ctx, i) }); err != nil {
+		if err := e.fault(ctx, "restart", i, func() error { return e.restart(ctx, i) }); err != nil {
 			return err
 		}
 		if err := e.healthy(ctx); err != nil {
@@ -137,11 +137,11 @@ func (e *env) restart(ctx context.Context, i int) error {
 
 func transferStorm(ctx context.Context, e *env) error {
 	i := e.rnd.IntN(startingBrokers)
-	return e.fault("restart", func() error { return e.restart(ctx, i) })
+	return e.fault(ctx, "restart", i, func() error { return e.restart(ctx, i) })
 }
 
 func killAll(ctx context.Context, e *env) error {
-	err := e.fault("kill all", func() error {
+	err := e.fault(ctx, "kill all", nobody, func() error {
 		for i := range startingBrokers {
 			e.cluster.Kill(i)
 		}
@@ -154,7 +154,7 @@ func killAll(ctx context.Context, e *env) error {
 }
 
 func killAllOften(ctx context.Context, e *env) error {
-	err := e.fault("kill all", func() error {
+	err := e.fault(ctx, "kill all", nobody, func() error {
 		for range 4 {
 			for i := range startingBrokers {
 				e.cluster.Kill(i)
@@ -174,7 +174,7 @@ func killAllOften(ctx context.Context, e *env) error {
 
 func loseDisk(ctx context.Context, e *env) error {
 	i := e.victim(ctx)
-	err := e.fault("lose a disk", func() error {
+	err := e.fault(ctx, "lose a disk", i, func() error {
 		e.cluster.Kill(i)
 		if err := os.RemoveAll(e.cluster.Dir(i)); err != nil {
 			return err
@@ -216,7 +216,7 @@ func decommission(ctx context.Context, e *env) error {
 		name string
 		do   func() error
 	}{{"the fourth joins", join(fourth)}, {"the second leaves", leave}, {"the fifth joins", join(fifth)}} {
-		if err := e.fault(step.name, step.do); err != nil {
+		if err := e.fault(ctx, step.name, nobody, step.do); err != nil {
 			return err
 		}
 		if err := pause(ctx, 2*time.Second); err != nil {
@@ -253,7 +253,7 @@ func (e *env) drain(ctx context.Context, i int) error {
 func isolate(victim func(*env, context.Context) int, out, in bool) func(context.Context, *env) error {
 	return func(ctx context.Context, e *env) error {
 		i := victim(e, ctx)
-		err := e.fault("isolation", func() error {
+		err := e.fault(ctx, "isolation", i, func() error {
 			if err := e.isolate(i, out, in); err != nil {
 				return err
 			}
@@ -266,7 +266,7 @@ func isolate(victim func(*env, context.Context) int, out, in bool) func(context.
 
 // flap cuts single links, in one direction each, for short times.
 func flap(ctx context.Context, e *env) error {
-	err := e.fault("flapping", func() error {
+	err := e.fault(ctx, "flapping", nobody, func() error {
 		for range 8 {
 			from := e.rnd.IntN(startingBrokers)
 			to := (from + 1 + e.rnd.IntN(startingBrokers-1)) % startingBrokers

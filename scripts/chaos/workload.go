@@ -88,7 +88,7 @@ func (w *workload) start(ctx context.Context) error {
 
 func (w *workload) createTopics(ctx context.Context) error {
 	for topic, partitions := range map[string]int32{eventsTopic: eventsPartitions, condTopic: condPartitions} {
-		spec := client.TopicSpec{Name: topic, Partitions: partitions, ReplicationFactor: 3, Settings: map[string]string{"segment.bytes": "1048576"}}
+		spec := client.TopicSpec{Name: topic, Partitions: partitions, ReplicationFactor: 3, Settings: map[string]string{"segment.bytes": "65536"}}
 		if _, err := w.client.Admin().CreateTopic(ctx, spec); err != nil {
 			return fmt.Errorf("topic %s: %w", topic, err)
 		}
@@ -295,11 +295,11 @@ func recordPoll(rec *history.Recorder, group string, start time.Duration, record
 	}
 }
 
-// stop ends the workload: records under way get until their delivery timeout.
-func (w *workload) stop() error {
+// stop ends the workload. Records under way get some time to be acknowledged.
+func (w *workload) stop(patience time.Duration) error {
 	w.cancel()
 	w.wg.Wait()
-	ctx, cancel := context.WithTimeout(context.Background(), deliveryTimeout+10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var errs []error
 	for _, p := range w.produced {

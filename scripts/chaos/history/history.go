@@ -119,7 +119,10 @@ type Assign struct {
 // Fault is the time in which something was broken.
 type Fault struct {
 	Span
-	Name string
+	Name   string
+	Victim int // the broker that it struck, by ID; 0: none in particular
+	// Leaders led the partitions when it began, as far as was known.
+	Leaders map[Partition]int
 }
 
 // History is all that happened in a run.
