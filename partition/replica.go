@@ -126,9 +126,11 @@ func (r *Replica) newRaft() error {
 	r.log.FailFast(true)
 	err := errEnded
 	done := make(chan struct{})
+	guard := &logGuard{Log: r.log}
 	go func() {
 		defer close(done)
-		r.raft, err = raft.NewRaft(raftConfig(r.cfg), r.fsm, r.log, r.cfg.Stable, r.log.Snapshots(), r.group)
+		r.raft, err = raft.NewRaft(raftConfig(r.cfg), r.fsm, guard, r.cfg.Stable, r.log.Snapshots(), r.group)
+		guard.raft.Store(r.raft)
 	}()
 	<-done
 	cause := r.failure.Load()
