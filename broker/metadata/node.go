@@ -28,7 +28,8 @@ type Config struct {
 	// Stable holds this group's term and vote: stable.Store.Group(metadata.Group).
 	Stable raft.StableStore
 	Timing Timing
-	// OnFailure is called at most once, when the node finds that the broker must not go on: it belongs to another cluster.
+	// OnFailure is called at most once, when the node finds that the broker must not go on: it belongs to another cluster, or a newer release has written
+	// to the metadata log (ErrNewerFormat). It must not block.
 	OnFailure func(error)
 	Logger    hclog.Logger
 }
@@ -88,10 +89,11 @@ func Open(cfg Config) (*Node, error) {
 		cfg.Logger = hclog.NewNullLogger()
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, fsm: newFSM(), observations: make(chan raft.Observation, 16)}
+	n.fsm.onHalt = n.fail
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
 		n.cancel()
-		return nil, fmt.Errorf("metadata: %s: %w", cfg.Dir, err)
+		return nil, fmt.Errorf("%s: %w", cfg.Dir, err)
 	}
 	n.handle()
 	n.wg.Add(1)
@@ -248,13 +250,18 @@ func (n *Node) settle() {
 	}
 }
 
+// fail tells the broker, once, that it must not go on.
+func (n *Node) fail(err error) {
+	if n.failed.CompareAndSwap(false, true) && n.cfg.OnFailure != nil {
+		n.cfg.OnFailure(err)
+	}
+}
+
 func (n *Node) learn(clusterID string) {
 	err := n.cfg.Identity.Learn(clusterID)
 	switch {
 	case errors.Is(err, ErrClusterMismatch):
-		if n.failed.CompareAndSwap(false, true) && n.cfg.OnFailure != nil {
-			n.cfg.OnFailure(err)
-		}
+		n.fail(err)
 	case err != nil:
 		n.log.Error("broker.json cannot be written", "error", err)
 	}
