@@ -187,8 +187,8 @@ func (mp *modelPart) moves() []api.ReplicaMove {
 			gone = append(gone, id)
 		}
 	}
-	for _, id := range mp.brokers {
-		if !slices.Contains(old, id) {
+	for _, id := range mp.brokers { // as many as are gone: every move replaces one by one that is not there yet
+		if !slices.Contains(old, id) && len(out) < len(gone) {
 			out = append(out, api.ReplicaMove{TopicPartition: mp.p.TP(), From: gone[len(out)], To: id})
 		}
 	}
