@@ -14,7 +14,6 @@ import (
 // leadState is what a leader remembers from one step to the next.
 type leadState struct {
 	term           uint64    // in which this replica leads; 0 while it does not
-	announced      bool      // the leadership was reported in this term
 	preferredSince time.Time // since when the preferred leader could take over; zero if it cannot
 }
 
@@ -37,7 +36,7 @@ func (h *hosted) leadStep() time.Duration {
 	if h.m.b.stopping.Load() {
 		return again
 	}
-	h.announce()
+	again = sooner(again, h.announce())
 	again = sooner(again, h.reconcile(r))
 	return sooner(again, h.preferLeader(r))
 }
@@ -83,16 +82,17 @@ func (h *hosted) startCoordinator() time.Duration {
 	return 0
 }
 
-// announce reports a new leadership, at once and without voters.
-func (h *hosted) announce() {
-	if h.lead.announced {
-		return
-	}
-	h.lead.announced = true
+// announce reports this leadership, at once and without voters, until the metadata knows of it: a report may get lost, and the move under way that
+// would bring the next one can take as long as a broker is away.
+func (h *hosted) announce() time.Duration {
 	_, p := h.assigned()
+	if p.Leader == h.m.b.cfg.ID && p.LeaderEpoch == int32(h.lead.term) {
+		return 0
+	}
 	h.m.b.reporter.post(metadata.PartitionReport{
 		TP: h.tp, Group: h.group, Leader: h.m.b.cfg.ID, Epoch: int32(h.lead.term), Revision: p.Revision,
 	})
+	return h.m.b.cfg.Timing.ReconcileEvery
 }
 
 // reconcile moves the Raft configuration to the replicas that the metadata wants, and reports the voters once they are that. Only then: what is
