@@ -82,7 +82,7 @@ func New(cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		cfg: cfg, log: cfg.Logger, route: newNotifier(), bootstrap: newNotifier(),
+		cfg: cfg, log: cfg.Logger, route: newNotifier(), bootstrap: newNotifier(), producers: producerIDs{turn: make(chan struct{}, 1)},
 		ready: make(chan struct{}), failed: make(chan error, 1),
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
