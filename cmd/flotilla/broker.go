@@ -172,7 +172,7 @@ func (a *app) runBroker(ctx context.Context, o *brokerOptions) error {
 		return withCode(exitUsage, err)
 	}
 	if err := b.Start(ctx); err != nil {
-		return fmt.Errorf("broker %d: %w", o.id, err)
+		return err
 	}
 	return a.serve(ctx, []*broker.Broker{b}, o.shutdownTimeout)
 }

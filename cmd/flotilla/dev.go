@@ -77,7 +77,7 @@ func (a *app) runDev(ctx context.Context, o devOptions) error {
 			err = b.Start(ctx)
 		}
 		if err != nil {
-			return errors.Join(fmt.Errorf("broker %d: %w", cfg.ID, err), shutdownAll(brokers, time.Second))
+			return errors.Join(err, shutdownAll(brokers, time.Second))
 		}
 		brokers = append(brokers, b)
 	}
