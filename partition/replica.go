@@ -45,7 +45,8 @@ type Replica struct {
 	serving atomic.Uint64
 	lead    lazy // runs reconsider
 	led     leadership
-	upkeep  lazy // runs runUpkeep
+	upkeep  lazy      // runs runUpkeep
+	clock   jumpGuard // of runUpkeep
 	timerMu sync.Mutex
 	timer   *time.Timer
 
