@@ -377,6 +377,13 @@ func settingsOf(t *metadata.Topic) partition.Settings {
 	if !c.FlushQuorum {
 		s.Flush = raftlog.DurabilityOS
 	}
+	// 0 is no time and no bytes to topics, and the default to partition.
+	if c.RetentionAge == 0 {
+		s.RetentionAge = 1
+	}
+	if c.RetentionBytes == 0 {
+		s.RetentionBytes = 1
+	}
 	return s
 }
 
