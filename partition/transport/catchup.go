@@ -23,9 +23,9 @@ import (
 // A group that cannot commit because a quorum needs this follower (GroupOptions.Stalled) is not slowed down: then somebody waits after all.
 
 const (
-	catchUpFrame              = 1 << 20                // entry bytes in one frame
-	catchUpFrames             = 2                      // frames under way to one peer
-	catchUpTurn               = 500 * time.Millisecond // after this long the rest of a request is left to the next one, so that raft sees that it should stop
+	catchUpFrame                 = 1 << 20                // entry bytes in one frame
+	catchUpFrames                = 2                      // frames under way to one peer
+	catchUpTurn                  = 500 * time.Millisecond // after this long the rest of a request is left to the next one, so that raft sees that it should stop
 	defaultCatchUpBytesPerSecond = 32 << 20
 
 	catchUpPauseMax = 100 * time.Millisecond // the longest pause after a frame
