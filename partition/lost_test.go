@@ -4,8 +4,11 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/flotilla-log/flotilla/proto/record/recordtest"
 	"github.com/flotilla-log/flotilla/raftlog"
+	"github.com/flotilla-log/flotilla/raftlog/vfs"
 )
 
 // lostByPower brings a cluster with flush=os to where a power failure has taken records that were acknowledged: rest lead on with others in their place,
@@ -72,4 +75,34 @@ func TestStateMachineDisagrees(t *testing.T) {
 	if err := n.rep.Status().Err; !errors.Is(err, raftlog.ErrOutOfStep) {
 		t.Errorf("the failure is %v", err)
 	}
+}
+
+// TestInterruptedBootstrap: hashicorp/raft stores the term before the configuration, and with the term alone there it refuses to bootstrap.
+func TestInterruptedBootstrap(t *testing.T) {
+	c := &cluster{t: t, addrs: map[raft.ServerAddress]string{}, cut: map[raft.ServerAddress]bool{}}
+	t.Cleanup(c.shutdown)
+	n := c.addNode(1)
+	n.disk.Add(vfs.Rule{Op: vfs.OpWrite, Glob: "*.log*", Err: vfs.ErrNoSpace})
+	n.start()
+	servers := []raft.Server{n.server}
+	if err := n.rep.Bootstrap(servers); err == nil {
+		t.Fatal("bootstrapped on a full disk")
+	}
+	n.discard()
+	n.start()
+	if err := n.rep.Bootstrap(servers); !errors.Is(err, raftlog.ErrNoSpace) {
+		t.Fatalf("still on a full disk: %v", err)
+	}
+	n.discard()
+	n.disk.Clear()
+	n.start()
+	if err := n.rep.Bootstrap(servers); !errors.Is(err, raftlog.ErrOutOfStep) {
+		t.Fatalf("with space: %v", err)
+	}
+	n.discard()
+	n.start()
+	if err := n.rep.Bootstrap(servers); err != nil {
+		t.Fatal(err)
+	}
+	c.fill(1, 10)
 }

@@ -172,17 +172,46 @@ func (r *Replica) newSequencer() *sequencer {
 }
 
 // Bootstrap gives a group its first configuration. It is for a group's first replicas only, and all must be given the same list, in the same order; it is ignored if there is
-// any state already.
+// any state already. An earlier one that was interrupted is completed; then the error wraps raftlog.ErrOutOfStep, and the replica has to be opened again.
 func (r *Replica) Bootstrap(servers []raft.Server) error {
 	if err := r.broken(); err != nil {
 		return err
 	}
-	err := r.raft.BootstrapCluster(raft.Configuration{Servers: servers}).Error()
-	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+	first := raft.Configuration{Servers: servers}
+	err := r.raft.BootstrapCluster(first).Error()
+	if errors.Is(err, raft.ErrCantBootstrap) {
+		err = r.completeBootstrap(first)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: bootstrap: %w", r.cfg.Name, err)
 	}
 	r.elector.Consider()
 	return nil
+}
+
+// completeBootstrap does what is left of an interrupted bootstrap. Raft stores term 1 and then, as entry 1, the configuration. If the process died in between, or there
+// was no space, it refuses ever after, and without a configuration nobody stands for election. The entry is the same on all first replicas, so to store it is right whenever
+// the log is empty; but raft that runs does not learn of it. A larger term came from a peer that has the entry, and will send it.
+func (r *Replica) completeBootstrap(first raft.Configuration) error {
+	last, err := r.log.LastIndex()
+	if err != nil || last > 0 {
+		return err
+	}
+	_, restored, err := r.log.LatestCheckpoint()
+	if err != nil || restored {
+		return err
+	}
+	if term, err := r.cfg.Stable.GetUint64([]byte("CurrentTerm")); err != nil || term != 1 {
+		return err
+	}
+	err = r.log.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(first)})
+	if errors.Is(err, raftlog.ErrInvalid) {
+		return nil // a leader was quicker
+	}
+	if err != nil {
+		return err
+	}
+	return r.log.Poison(fmt.Errorf("%w: an interrupted bootstrap was completed", raftlog.ErrOutOfStep))
 }
 
 // UpdateSettings changes the settings of the running replica.
