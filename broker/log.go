@@ -36,6 +36,8 @@ func (b *Broker) AppendAsync(ctx context.Context, req api.AppendRequest, done fu
 	if err == nil {
 		if r = h.open(); r == nil {
 			err = b.apiError(partition.ErrClosed, &req.TopicPartition)
+		} else if isCoordinator(h) {
+			err = notRecords(req.TopicPartition)
 		}
 	}
 	if err != nil {
@@ -54,12 +56,16 @@ func (b *Broker) leadReplica(ctx context.Context, tp api.TopicPartition) (*parti
 		return nil, err
 	}
 	if isCoordinator(h) {
-		return nil, &api.Error{Code: api.CodeInvalidTopic, TP: &tp, Message: tp.Topic + " holds consumer groups, not records"}
+		return nil, notRecords(tp)
 	}
 	if r := h.open(); r != nil {
 		return r, nil
 	}
 	return nil, b.apiError(partition.ErrClosed, &tp)
+}
+
+func notRecords(tp api.TopicPartition) error {
+	return &api.Error{Code: api.CodeInvalidTopic, TP: &tp, Message: tp.Topic + " holds consumer groups, not records"}
 }
 
 func isCoordinator(h *hosted) bool {

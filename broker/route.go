@@ -122,10 +122,21 @@ func (b *Broker) syncMetadata(ctx context.Context) {
 // endpoint is where clients reach a broker; nil if it is not known.
 func (b *Broker) endpoint(id api.BrokerID) *api.Endpoint {
 	if id == b.cfg.ID {
-		return &api.Endpoint{ID: id, Host: b.grpcAddr}
+		e := b.self()
+		return &e
 	}
 	if r := b.node.State().Brokers[id]; r != nil && r.GRPCAddr != "" {
-		return &api.Endpoint{ID: id, Host: r.GRPCAddr}
+		e := registered(r)
+		return &e
 	}
 	return nil
+}
+
+// self is where clients reach this broker.
+func (b *Broker) self() api.Endpoint {
+	return api.Endpoint{ID: b.cfg.ID, Host: b.grpcAddr, Kafka: b.kafkaAddr, Rack: b.cfg.Rack}
+}
+
+func registered(r *metadata.Broker) api.Endpoint {
+	return api.Endpoint{ID: r.ID, Host: r.GRPCAddr, Kafka: r.KafkaAddr, Rack: r.Rack}
 }
