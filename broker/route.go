@@ -106,6 +106,9 @@ func unknownPartition(tp api.TopicPartition) error {
 		Message: fmt.Sprintf("there is no partition %d of a topic %q", tp.Partition, tp.Topic)}
 }
 
+// SyncMetadata implements api.Cluster.
+func (b *Broker) SyncMetadata(ctx context.Context) { b.syncMetadata(ctx) }
+
 // syncMetadata brings this broker's metadata up to date, once for all requests that wait for it at the same time.
 func (b *Broker) syncMetadata(ctx context.Context) {
 	done := b.syncs.DoChan("", func() (any, error) {

@@ -201,6 +201,8 @@ type Cluster interface {
 	Metadata(topics []string) Metadata
 	// MetadataChanged returns a channel that is closed at the next change of what Metadata returns.
 	MetadataChanged() <-chan struct{}
+	// SyncMetadata brings what Metadata returns up to date with the cluster as of now, or gives up after a second.
+	SyncMetadata(ctx context.Context)
 	// TopicName finds the topic that has the ID now.
 	TopicName(id [16]byte) (name string, ok bool)
 	Status(ctx context.Context) (ClusterStatus, error)

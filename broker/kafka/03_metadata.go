@@ -25,7 +25,7 @@ func (s *Server) metadata(ctx context.Context, _ *request, req *kmsg.MetadataReq
 			s.autoCreate(ctx, names)
 		}
 	}
-	m := s.broker.Metadata(names)
+	m := s.current(ctx, names)
 	s.fillCluster(resp, m)
 	alive := aliveBrokers(m)
 	for _, t := range m.Topics {
@@ -33,6 +33,18 @@ func (s *Server) metadata(ctx context.Context, _ *request, req *kmsg.MetadataReq
 	}
 	resp.Topics = append(resp.Topics, unknown...)
 	return resp
+}
+
+// current is the metadata of topics, which is brought up to date first if one of them is not known here or has no leader: the client may have heard
+// from another broker that it is there. nil means all topics, and what is known of them.
+func (s *Server) current(ctx context.Context, names []string) api.Metadata {
+	m := s.broker.Metadata(names)
+	leaderless := func(p api.PartitionMetadata) bool { return p.Leader == api.NoBroker }
+	if names == nil || !slices.ContainsFunc(m.Topics, func(t api.TopicMetadata) bool { return t.Unknown || slices.ContainsFunc(t.Partitions, leaderless) }) {
+		return m
+	}
+	s.broker.SyncMetadata(ctx)
+	return s.broker.Metadata(names)
 }
 
 func (s *Server) fillCluster(resp *kmsg.MetadataResponse, m api.Metadata) {
@@ -78,7 +90,7 @@ func (s *Server) autoCreate(ctx context.Context, names []string) {
 	var g errgroup.Group
 	g.SetLimit(4)
 	created := 0
-	for _, t := range s.broker.Metadata(names).Topics {
+	for _, t := range s.current(ctx, names).Topics {
 		if !t.Unknown || created == autoCreateMax || strings.HasPrefix(t.Name, "__") {
 			continue
 		}

@@ -15,13 +15,13 @@ import (
 // describedMax is the most partitions in one response.
 const describedMax = 2000
 
-func (s *Server) describeTopicPartitions(_ context.Context, _ *request, req *kmsg.DescribeTopicPartitionsRequest) reply {
+func (s *Server) describeTopicPartitions(ctx context.Context, _ *request, req *kmsg.DescribeTopicPartitionsRequest) reply {
 	resp := req.ResponseKind().(*kmsg.DescribeTopicPartitionsResponse)
 	var names []string
 	for _, t := range req.Topics {
 		names = append(names, t.Topic)
 	}
-	m := s.broker.Metadata(names)
+	m := s.current(ctx, names)
 	slices.SortFunc(m.Topics, func(a, b api.TopicMetadata) int { return strings.Compare(a.Name, b.Name) })
 	m.Topics = slices.CompactFunc(m.Topics, func(a, b api.TopicMetadata) bool { return a.Name == b.Name })
 	left := min(max(int(req.ResponsePartitionLimit), 1), describedMax)

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"errors"
 	"net"
 	"strconv"
@@ -14,6 +15,12 @@ func (s *Server) topicNamed(name string, id [16]byte, byID bool) (string, int16)
 	if !byID {
 		return name, errNone
 	}
+	if name, ok := s.broker.TopicName(id); ok {
+		return name, errNone
+	}
+	ctx, cancel := context.WithTimeout(s.aborting, callTimeout)
+	defer cancel()
+	s.broker.SyncMetadata(ctx) // another broker may have told the client
 	if name, ok := s.broker.TopicName(id); ok {
 		return name, errNone
 	}
