@@ -97,8 +97,27 @@ func (b *Broker) leaderElsewhere(tp api.TopicPartition, leader api.BrokerID) err
 		return &api.Error{Code: api.CodeLeaderNotAvailable, TP: &tp,
 			Message: fmt.Sprintf("%s/%d has no leader at the moment: try again shortly", tp.Topic, tp.Partition)}
 	}
-	return &api.Error{Code: api.CodeNotLeader, TP: &tp, Leader: b.endpoint(leader),
+	return &api.Error{Code: api.CodeNotLeader, TP: &tp, Leader: b.endpoint(leader), LeaderEpoch: b.epochOf(tp, leader),
 		Message: fmt.Sprintf("broker %d does not lead %s/%d; broker %d does", b.cfg.ID, tp.Topic, tp.Partition, leader)}
+}
+
+// epochOf is the epoch in which a broker leads a partition, as far as it is known here; else 0.
+func (b *Broker) epochOf(tp api.TopicPartition, leader api.BrokerID) int32 {
+	p := b.node.State().Find(tp)
+	if p == nil {
+		return 0
+	}
+	if h := b.replicas.get(p); h != nil {
+		if r := h.open(); r != nil {
+			if addr, term := r.Leader(); addr == metadata.ServerAddress(leader) {
+				return int32(term)
+			}
+		}
+	}
+	if p.Leader == leader {
+		return p.LeaderEpoch
+	}
+	return 0
 }
 
 func unknownPartition(tp api.TopicPartition) error {

@@ -11,8 +11,8 @@ import (
 	"github.com/flotilla-log/flotilla/proto/record"
 )
 
-// Produce, versions 3 to 13. v5: log start offset; v8: error messages (KIP-467); v9: flexible; v10: leader in errors (KIP-951, not
-// filled in); v13: topic IDs (KIP-516). Of versions 0 to 2 every partition is refused.
+// Produce, versions 3 to 13. v5: log start offset; v8: error messages (KIP-467); v9: flexible; v10: leader in
+// errors (KIP-951); v13: topic IDs (KIP-516). Of versions 0 to 2 every partition is refused.
 //
 // acks=1 waits for a quorum as acks=all does: there is no weaker write. acks=0 sends no response, and closes the connection if
 // the append fails, so that the client looks for the leader again.
@@ -26,6 +26,7 @@ type produced struct {
 	failed  atomic.Bool
 	cancel  context.CancelFunc
 	version int16
+	hints   hints
 }
 
 // produce hands the batches to their partitions before it returns, and calls answer once all are stored or refused.
@@ -125,6 +126,8 @@ func (p *produced) refuse(part *kmsg.ProduceResponseTopicPartition, code int16, 
 // appended is called once per partition, each on its own goroutine.
 func (p *produced) appended(part *kmsg.ProduceResponseTopicPartition, res api.AppendResult, err error) {
 	if err != nil {
+		hint := p.hints.of(err)
+		part.CurrentLeader.LeaderID, part.CurrentLeader.LeaderEpoch = hint.id, hint.epoch
 		p.refuse(part, codeOf(err, data), err)
 	} else {
 		part.BaseOffset, part.LogAppendTime, part.LogStartOffset = int64(res.BaseOffset), res.LogAppendTime, int64(res.LogStart)
@@ -140,6 +143,11 @@ func (p *produced) done() {
 	if p.acks == 0 {
 		p.finish(nil, p.failed.Load())
 		return
+	}
+	for _, b := range p.hints.brokers {
+		e := kmsg.NewProduceResponseBroker()
+		e.NodeID, e.Host, e.Port, e.Rack = b.id, b.host, b.port, b.rack
+		p.resp.Brokers = append(p.resp.Brokers, e)
 	}
 	p.finish(p.resp, false)
 }

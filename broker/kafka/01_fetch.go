@@ -11,7 +11,8 @@ import (
 )
 
 // Fetch, versions 4 to 18. v5: log start offset; v7: sessions (KIP-227); v9: leader epoch (KIP-320); v11: rack; v12: flexible; v13: topic
-// IDs (KIP-516); v15 to v18: for replicas only.
+// IDs (KIP-516); v16: addresses of leaders elsewhere (KIP-951); v15, v17, v18: for
+// replicas only.
 //
 // There are no sessions: every response has session ID 0, which tells the client to name all partitions each time. There are no
 // transactions, so the last stable offset is the high watermark and both isolation levels read the same.
@@ -21,6 +22,7 @@ type fetchReply struct {
 	version   int16
 	errorCode int16
 	topics    []fetchedTopic
+	hints     hints
 }
 
 type fetchedTopic struct {
@@ -33,6 +35,7 @@ type fetchedPartition struct {
 	partition               int32
 	errorCode               int16
 	highWatermark, logStart int64
+	leader                  leaderHint
 	batches                 [][]byte
 }
 
@@ -55,6 +58,9 @@ func (s *Server) fetch(ctx context.Context, _ *request, req *kmsg.FetchRequest) 
 		at := places[i]
 		p := &out.topics[at.topic].partitions[at.partition]
 		p.fill(r, req.Topics[at.topic].Partitions[at.partition].CurrentLeaderEpoch)
+		if r.Err != nil {
+			p.leader = out.hints.of(r.Err)
+		}
 	}
 	return out
 }
@@ -76,7 +82,7 @@ func (s *Server) toFetch(req *kmsg.FetchRequest, out *fetchReply) (api.FetchRequ
 		t.name, t.id, t.partitions = in.Topic, in.TopicID, make([]fetchedPartition, len(in.Partitions))
 		name, unknown := s.topicNamed(in.Topic, in.TopicID, req.Version >= 13)
 		for j, p := range in.Partitions {
-			t.partitions[j] = fetchedPartition{partition: p.Partition, errorCode: unknown, highWatermark: -1, logStart: -1}
+			t.partitions[j] = fetchedPartition{partition: p.Partition, errorCode: unknown, highWatermark: -1, logStart: -1, leader: noHint}
 			if unknown != errNone {
 				asked.MaxWait = 0 // an error is told at once
 				continue
@@ -120,11 +126,7 @@ func (f *fetchReply) IsFlexible() bool { return f.version >= 12 }
 
 // AppendTo implements reply.
 func (f *fetchReply) AppendTo(b []byte) []byte {
-	for i, p := range f.buffers(nil) {
-		if i == 0 {
-			b = append(b, p...)
-			continue
-		}
+	for _, p := range f.buffers(nil) {
 		b = append(b, p...)
 	}
 	return b
@@ -142,7 +144,7 @@ func (f *fetchReply) buffers(begin []byte) [][]byte {
 	for i := range f.topics {
 		e.topic(&f.topics[i])
 	}
-	e.tags()
+	e.endpoints(f.hints.brokers)
 	e.cut()
 	return e.pieces
 }
@@ -173,6 +175,53 @@ func (e *fetchEncoder) tags() {
 	}
 }
 
+// endpoints ends the response with the addresses of leaders elsewhere (v16, tag 0).
+func (e *fetchEncoder) endpoints(brokers []kafkaBroker) {
+	if e.version < 16 || len(brokers) == 0 {
+		e.tags()
+		return
+	}
+	inner := fetchEncoder{version: e.version, flexible: true}
+	inner.length(len(brokers))
+	for _, b := range brokers {
+		inner.int32(b.id)
+		inner.string(b.host)
+		inner.int32(b.port)
+		if b.rack == nil {
+			inner.b = append(inner.b, 0)
+		} else {
+			inner.string(*b.rack)
+		}
+		inner.tags()
+	}
+	e.tag(0, inner.b)
+}
+
+// leader ends a partition, with its leader elsewhere if there is one to tell (v12, tag 1).
+func (e *fetchEncoder) leader(h leaderHint) {
+	if !e.flexible || h.id < 0 {
+		e.tags()
+		return
+	}
+	inner := fetchEncoder{flexible: true}
+	inner.int32(h.id)
+	inner.int32(h.epoch)
+	inner.tags()
+	e.tag(1, inner.b)
+}
+
+// tag writes tagged fields of which there is one.
+func (e *fetchEncoder) tag(tag byte, value []byte) {
+	e.b = append(e.b, 1, tag)
+	e.b = binary.AppendUvarint(e.b, uint64(len(value)))
+	e.b = append(e.b, value...)
+}
+
+func (e *fetchEncoder) string(s string) {
+	e.length(len(s))
+	e.b = append(e.b, s...)
+}
+
 // cut ends the piece that is being written.
 func (e *fetchEncoder) cut() {
 	if len(e.b) > 0 {
@@ -186,8 +235,7 @@ func (e *fetchEncoder) topic(t *fetchedTopic) {
 	case e.version >= 13:
 		e.b = append(e.b, t.id[:]...)
 	case e.flexible:
-		e.length(len(t.name))
-		e.b = append(e.b, t.name...)
+		e.string(t.name)
 	default:
 		e.int16(int16(len(t.name)))
 		e.b = append(e.b, t.name...)
@@ -220,5 +268,5 @@ func (e *fetchEncoder) partition(p *fetchedPartition) {
 		e.cut()
 		e.pieces = append(e.pieces, p.batches...)
 	}
-	e.tags()
+	e.leader(p.leader)
 }
