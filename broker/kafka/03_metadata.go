@@ -36,11 +36,11 @@ func (s *Server) metadata(ctx context.Context, _ *request, req *kmsg.MetadataReq
 }
 
 // current is the metadata of topics, which is brought up to date first if one of them is not known here or has no leader: the client may have heard
-// from another broker that it is there. nil means all topics, and what is known of them.
+// from another broker that it is there. nil means all topics.
 func (s *Server) current(ctx context.Context, names []string) api.Metadata {
 	m := s.broker.Metadata(names)
 	leaderless := func(p api.PartitionMetadata) bool { return p.Leader == api.NoBroker }
-	if names == nil || !slices.ContainsFunc(m.Topics, func(t api.TopicMetadata) bool { return t.Unknown || slices.ContainsFunc(t.Partitions, leaderless) }) {
+	if !slices.ContainsFunc(m.Topics, func(t api.TopicMetadata) bool { return t.Unknown || slices.ContainsFunc(t.Partitions, leaderless) }) {
 		return m
 	}
 	s.broker.SyncMetadata(ctx)

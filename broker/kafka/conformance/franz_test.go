@@ -67,14 +67,14 @@ func pollFranz(t testing.TB, cl *kgo.Client, each func(*kgo.Record), done func()
 
 func TestFranz(t *testing.T) {
 	c := brokertest.Start(t, brokertest.Options{})
-	t.Run("compression", func(t *testing.T) { franzCompression(t, c) })
-	t.Run("group", func(t *testing.T) { franzGroup(t, c) })
-	t.Run("resume", func(t *testing.T) { franzResume(t, c) })
-	t.Run("seek", func(t *testing.T) { franzSeek(t, c) })
-	t.Run("admin", func(t *testing.T) { franzAdmin(t, c) })
-	t.Run("autocreate", func(t *testing.T) { franzAutoCreate(t, c) })
-	t.Run("both front ends", func(t *testing.T) { franzAndNative(t, c) })
-	t.Run("leader kill", func(t *testing.T) { franzLeaderKill(t, c) })
+	feature(t, "franz-go", "compression", func(t *testing.T) { franzCompression(t, c) })
+	feature(t, "franz-go", "group", func(t *testing.T) { franzGroup(t, c) })
+	feature(t, "franz-go", "resume", func(t *testing.T) { franzResume(t, c) })
+	feature(t, "franz-go", "seek", func(t *testing.T) { franzSeek(t, c) })
+	feature(t, "franz-go", "admin", func(t *testing.T) { franzAdmin(t, c) })
+	feature(t, "franz-go", "autocreate", func(t *testing.T) { franzAutoCreate(t, c) })
+	feature(t, "franz-go", "both front ends", func(t *testing.T) { franzAndNative(t, c) })
+	feature(t, "franz-go", "leader kill", func(t *testing.T) { franzLeaderKill(t, c) })
 }
 
 func franzCompression(t *testing.T, c *brokertest.Cluster) {
