@@ -67,6 +67,8 @@ func describedTopic(t api.TopicMetadata, partitions []api.PartitionMetadata, ali
 		e := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 		e.ErrorCode, e.Partition, e.LeaderID, e.LeaderEpoch = m.ErrorCode, m.Partition, m.Leader, m.LeaderEpoch
 		e.Replicas, e.ISR, e.OfflineReplicas = m.Replicas, m.ISR, m.OfflineReplicas
+		// Null would be legal, and is more than the Java client can take.
+		e.EligibleLeaderReplicas, e.LastKnownELR = []int32{}, []int32{}
 		out.Partitions = append(out.Partitions, e)
 	}
 	return out
