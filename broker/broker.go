@@ -14,7 +14,6 @@ package broker
 
 import (
 	"context"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -44,7 +43,6 @@ type Broker struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	lock       io.Closer
 	grpcLn     net.Listener
 	peerLn     net.Listener
 	kafkaLn    net.Listener // nil: no Kafka listener
@@ -90,7 +88,7 @@ func New(cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		cfg: cfg, log: cfg.Logger, route: newNotifier(), bootstrap: newNotifier(),
+		cfg: cfg, log: cfg.Logger, route: newNotifier(), bootstrap: newNotifier(), producers: producerIDs{turn: make(chan struct{}, 1)},
 		ready: make(chan struct{}), failed: make(chan error, 1),
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())

@@ -116,6 +116,7 @@ type statusRequest struct {
 type replicaStatus struct {
 	Open          bool          `json:"open"`
 	Leads         bool          `json:"leads"`
+	Stopping      bool          `json:"stopping,omitempty"` // the broker is: no leadership for it
 	LastIndex     uint64        `json:"last_index"`
 	LogStart      record.Offset `json:"log_start"`
 	HighWatermark record.Offset `json:"high_watermark"`
@@ -143,7 +144,9 @@ func (b *Broker) replicaStatus(name replicaName) replicaStatus {
 		return replicaStatus{}
 	}
 	s := r.Status()
-	return replicaStatus{Open: s.Err == nil, Leads: s.Ready, LastIndex: s.LastIndex, LogStart: s.LogStart, HighWatermark: s.HighWatermark, Bytes: s.Bytes}
+	return replicaStatus{
+		Open: s.Err == nil, Leads: s.Ready, Stopping: b.stopping.Load(), LastIndex: s.LastIndex, LogStart: s.LogStart, HighWatermark: s.HighWatermark, Bytes: s.Bytes,
+	}
 }
 
 type listOffsetRequest struct {

@@ -406,13 +406,23 @@ func TestBrokerIDInUseIsRefused(t *testing.T) {
 
 // A graceful stop is invisible to a producer that follows leaders: nothing fails, and no request has to wait for an election.
 func TestGracefulStopHandsOver(t *testing.T) {
-	c := brokertest.Start(t, brokertest.Options{Tune: func(cfg *broker.Config) { cfg.Timing.Heartbeat = 3 * time.Second }})
+	const heartbeat = 1500 * time.Millisecond
+	c := brokertest.Start(t, brokertest.Options{Tune: func(cfg *broker.Config) { cfg.Timing.Heartbeat = heartbeat }})
 	c.CreateTopic("t", 6, 3)
+	elected := time.Now()
 	load := c.Load("t", 6)
-	load.AwaitProgress(5)
+	// Who lost the first election goes on as a candidate for as long as an election may take, and cannot be handed leadership meanwhile
+	// (hashicorp/raft v1.7.3 starts no new election on TimeoutNow then; the hand-over tries again).
+	c.Eventually("the first elections are history", func() error {
+		if since := time.Since(elected); since < 2*heartbeat+200*time.Millisecond {
+			return fmt.Errorf("%s", since)
+		}
+		return nil
+	})
+	load.Longest()
 	c.Stop(2)
 	load.AwaitProgress(5)
-	if longest := load.Longest(); longest > 2*time.Second {
+	if longest := load.Longest(); longest > heartbeat {
 		t.Errorf("a record took %s, as if an election had been waited for", longest)
 	}
 	load.StopAndVerify()

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker/api"
-	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/proto/record"
 )
 
@@ -46,26 +45,17 @@ func (b *Broker) Fetch(ctx context.Context, req api.FetchRequest) ([]api.FetchRe
 func (b *Broker) watchAll(req api.FetchRequest, results []api.FetchResult, wake chan<- struct{}) (cancel func()) {
 	var cancels []func()
 	for i, p := range req.Partitions {
-		h, err := b.leadNow(p.TopicPartition)
+		r, err := b.recordsNow(p.TopicPartition)
 		if err != nil {
-			signalTo(wake)
+			signal(wake) // the next read says so
 			continue
 		}
-		if r := h.open(); r != nil {
-			cancels = append(cancels, r.Watch(max(p.Offset, results[i].HighWatermark), wake))
-		}
+		cancels = append(cancels, r.Watch(max(p.Offset, results[i].HighWatermark), wake))
 	}
 	return func() {
 		for _, c := range cancels {
 			c()
 		}
-	}
-}
-
-func signalTo(ch chan<- struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
 	}
 }
 
@@ -89,17 +79,9 @@ func (b *Broker) fetchNow(req api.FetchRequest) (results []api.FetchResult, enou
 
 func (b *Broker) readPartition(p api.FetchPartition, left int, first bool) (api.FetchResult, int) {
 	out := api.FetchResult{TopicPartition: p.TopicPartition, Next: p.Offset}
-	h, err := b.leadNow(p.TopicPartition)
-	var r *partition.Replica
-	if err == nil {
-		if r = h.open(); r == nil {
-			err = partition.ErrClosed
-		} else if isCoordinator(h) {
-			err = api.Errorf(api.CodeInvalidTopic, "%s holds consumer groups, not records", p.Topic)
-		}
-	}
+	r, err := b.recordsNow(p.TopicPartition)
 	if err != nil {
-		out.Err = b.apiError(err, &p.TopicPartition)
+		out.Err = err
 		return out, 0
 	}
 	limit := min(left, p.MaxBytes)

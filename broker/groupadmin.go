@@ -3,9 +3,11 @@ package broker
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -32,6 +34,7 @@ type groupRequest struct {
 
 type groupReply struct {
 	Groups      []api.GroupSummary   `json:"groups,omitempty"`
+	Partitions  []int32              `json:"partitions,omitempty"` // the coordinator partitions that Groups is about
 	Description api.GroupDescription `json:"description,omitzero"`
 }
 
@@ -41,8 +44,7 @@ func (b *Broker) onGroups(ctx context.Context, req groupRequest) (groupReply, er
 		return groupReply{}, err
 	}
 	if req.Op == opList {
-		groups, err := b.listHere(ctx)
-		return groupReply{Groups: groups}, err
+		return b.listHere(ctx)
 	}
 	c, err := b.coordinate(ctx, req.Group)
 	if err != nil {
@@ -60,8 +62,8 @@ func (b *Broker) onGroups(ctx context.Context, req groupRequest) (groupReply, er
 	return groupReply{}, api.Errorf(api.CodeInvalidRequest, "broker %d does not know the group operation %q", b.cfg.ID, req.Op)
 }
 
-func (b *Broker) listHere(ctx context.Context) ([]api.GroupSummary, error) {
-	var out []api.GroupSummary
+func (b *Broker) listHere(ctx context.Context) (groupReply, error) {
+	var out groupReply
 	for _, h := range b.replicas.all() {
 		c := h.servingCoordinator()
 		if c == nil || !h.leads() {
@@ -69,43 +71,75 @@ func (b *Broker) listHere(ctx context.Context) ([]api.GroupSummary, error) {
 		}
 		groups, err := c.List(ctx)
 		if err != nil {
-			return nil, err
+			return groupReply{}, err
 		}
-		out = append(out, groups...)
+		out.Groups = append(out.Groups, groups...)
+		out.Partitions = append(out.Partitions, h.tp.Partition)
 	}
 	return out, nil
 }
 
-// ListGroups implements api.GroupAdmin. It fails rather than leave out the groups of a coordinator that does not answer.
+// ListGroups implements api.GroupAdmin. It fails rather than leave out the groups of a coordinator that does not answer, or that has moved since
+// this broker last heard of it: it tries for as long as two calls may take.
 func (b *Broker) ListGroups(ctx context.Context) ([]api.GroupSummary, error) {
-	t := b.node.State().Topics[offsetsTopic]
-	if t == nil {
-		return nil, nil
+	ctx, cancel := context.WithTimeout(ctx, 2*b.cfg.Timing.CallTimeout)
+	defer cancel()
+	for {
+		changed := b.node.Changed()
+		t := b.node.State().Topics[offsetsTopic]
+		if t == nil {
+			return nil, nil
+		}
+		out, err := b.listAll(ctx, t)
+		if err == nil {
+			return out, nil
+		}
+		again := time.NewTimer(100 * time.Millisecond)
+		select {
+		case <-changed:
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return nil, err
+		}
+		again.Stop()
 	}
+}
+
+// listAll asks the leaders of all coordinator partitions once.
+func (b *Broker) listAll(ctx context.Context, t *metadata.Topic) ([]api.GroupSummary, error) {
 	leaders := map[api.BrokerID]bool{}
 	for _, p := range t.Partitions {
-		if p.Leader == api.NoBroker {
-			return nil, api.Errorf(api.CodeCoordinatorNotAvailable, "%s has no leader at the moment: try again shortly", p)
-		}
-		leaders[p.Leader] = true
+		leaders[b.leaderFor(p)] = true
 	}
+	delete(leaders, api.NoBroker)
 	var mu sync.Mutex
-	var out []api.GroupSummary
+	groups := map[string]api.GroupSummary{} // one that moves meanwhile may be in two lists
+	covered := map[int32]bool{}
 	var g errgroup.Group
 	for id := range leaders {
 		g.Go(func() error {
 			list, err := b.askGroups(ctx, id, groupRequest{Op: opList})
 			mu.Lock()
 			defer mu.Unlock()
-			out = append(out, list.Groups...)
+			for _, s := range list.Groups {
+				groups[s.Group] = s
+			}
+			for _, p := range list.Partitions {
+				covered[p] = true
+			}
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(out, func(x, y api.GroupSummary) int { return strings.Compare(x.Group, y.Group) })
-	return out, nil
+	for _, p := range t.Partitions {
+		if !covered[p.Partition] {
+			return nil, api.Errorf(api.CodeCoordinatorNotAvailable, "%s has no coordinator at the moment: try again shortly", p)
+		}
+	}
+	return slices.SortedFunc(maps.Values(groups), func(x, y api.GroupSummary) int { return strings.Compare(x.Group, y.Group) }), nil
 }
 
 func (b *Broker) askGroups(ctx context.Context, id api.BrokerID, req groupRequest) (groupReply, error) {

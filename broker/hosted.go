@@ -48,6 +48,8 @@ type hosted struct {
 	err         error              // why it is not open, or what it failed of last
 	failure     chan error         // of the replica that is open; cap 1
 
+	settings sync.Mutex // see applySettings; before mu
+
 	lead leadState // only run's goroutine
 }
 
@@ -72,13 +74,25 @@ func (h *hosted) update(t *metadata.Topic, p *metadata.Partition) {
 	h.mu.Lock()
 	topicChanged, changed := h.topic != t, h.topic != t || h.partition != p
 	h.topic, h.partition = t, p
-	r := h.replica
 	h.mu.Unlock()
-	if topicChanged && r != nil {
-		r.UpdateSettings(settingsOf(t))
+	if topicChanged {
+		h.applySettings()
 	}
 	if changed {
 		h.wakeUp()
+	}
+}
+
+// applySettings gives the topic's settings to the replica, if it is open. Both the change of a topic and the opening of the replica call it,
+// each after it has set what the other reads, so whichever comes last applies the newest; settings keeps the two from passing each other.
+func (h *hosted) applySettings() {
+	h.settings.Lock()
+	defer h.settings.Unlock()
+	h.mu.Lock()
+	t, r := h.topic, h.replica
+	h.mu.Unlock()
+	if r != nil {
+		r.UpdateSettings(settingsOf(t))
 	}
 }
 
@@ -102,6 +116,20 @@ func (h *hosted) leads() bool {
 	return r != nil && r.IsLeader()
 }
 
+// leadingTerm is the Raft term in which this replica leads and serves; 0 while it does not.
+func (h *hosted) leadingTerm() uint64 {
+	r := h.open()
+	if r == nil {
+		return 0
+	}
+	_, before := r.Leader()
+	leads := r.IsLeader()
+	if _, after := r.Leader(); !leads || before != after {
+		return 0
+	}
+	return before
+}
+
 // knownLeader is what Raft here knows; known is false while the replica is not open.
 func (h *hosted) knownLeader() (leader raft.ServerAddress, known bool) {
 	r := h.open()
@@ -110,6 +138,17 @@ func (h *hosted) knownLeader() (leader raft.ServerAddress, known bool) {
 	}
 	leader, _ = r.Leader()
 	return leader, true
+}
+
+// storageFull is why nobody may lead: this replica cannot write for lack of space. h may be nil.
+func (h *hosted) storageFull() error {
+	if h == nil {
+		return nil
+	}
+	if r := h.open(); r != nil {
+		return r.StorageFull()
+	}
+	return nil
 }
 
 func (h *hosted) opening() bool {
@@ -196,15 +235,17 @@ func (h *hosted) openReplica() error {
 		return err
 	}
 	topic, p := h.assigned()
-	failure := make(chan error, 1)
-	cfg := h.config(topic, failure)
 	var coordinator *group.Coordinator
+	var machine partition.Machine
 	if topic.Kind == metadata.KindCoordinator {
 		var err error
-		if coordinator, cfg.Machine, err = h.newCoordinator(); err != nil {
+		if coordinator, machine, err = h.newCoordinator(); err != nil {
 			return err
 		}
 	}
+	failure := make(chan error, 1)
+	cfg := h.config(topic, failure)
+	cfg.Machine = machine
 	r, err := partition.Open(cfg)
 	if err != nil {
 		h.m.tail.giveBack(h.tailSize)
@@ -213,6 +254,7 @@ func (h *hosted) openReplica() error {
 	h.mu.Lock()
 	h.replica, h.coordinator, h.failure = r, coordinator, failure
 	h.mu.Unlock()
+	h.applySettings() // they may have changed since cfg was made
 	if !p.Bootstraps(h.serverID) {
 		return nil
 	}
@@ -260,7 +302,7 @@ func (h *hosted) newCoordinator() (*group.Coordinator, *group.Machine, error) {
 	machine := group.NewMachine(b.log.Named("groups"))
 	c, err := group.NewCoordinator(group.Config{
 		Name: h.name, Self: b.self(), Machine: machine,
-		Propose: h.propose, Partitions: b.partitionsOf, Logger: b.log.Named("groups"),
+		Propose: h.propose, Term: h.leadingTerm, Partitions: b.partitionsOf, Logger: b.log.Named("groups"),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("group coordinator: %w", err)
@@ -274,7 +316,11 @@ func (h *hosted) propose(ctx context.Context, cmd []byte) (any, error) {
 	if r == nil {
 		return nil, h.m.b.apiError(partition.ErrClosed, &h.tp)
 	}
-	res, err := r.Propose(ctx, cmd)
+	propose := r.Propose
+	if group.IsBarrier(cmd) { // else a new coordinator could not even tell the offsets that it has while the disk is full
+		propose = r.ProposeUpkeep
+	}
+	res, err := propose(ctx, cmd)
 	return res, h.m.b.apiError(err, &h.tp)
 }
 

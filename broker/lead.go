@@ -14,7 +14,6 @@ import (
 // leadState is what a leader remembers from one step to the next.
 type leadState struct {
 	term           uint64    // in which this replica leads; 0 while it does not
-	announced      bool      // the leadership was reported in this term
 	preferredSince time.Time // since when the preferred leader could take over; zero if it cannot
 }
 
@@ -37,7 +36,7 @@ func (h *hosted) leadStep() time.Duration {
 	if h.m.b.stopping.Load() {
 		return again
 	}
-	h.announce()
+	again = sooner(again, h.announce())
 	again = sooner(again, h.reconcile(r))
 	return sooner(again, h.preferLeader(r))
 }
@@ -83,16 +82,17 @@ func (h *hosted) startCoordinator() time.Duration {
 	return 0
 }
 
-// announce reports a new leadership, at once and without voters.
-func (h *hosted) announce() {
-	if h.lead.announced {
-		return
-	}
-	h.lead.announced = true
+// announce reports this leadership, at once and without voters, until the metadata knows of it: a report may get lost, and the move under way that
+// would bring the next one can take as long as a broker is away.
+func (h *hosted) announce() time.Duration {
 	_, p := h.assigned()
+	if p.Leader == h.m.b.cfg.ID && p.LeaderEpoch == int32(h.lead.term) {
+		return 0
+	}
 	h.m.b.reporter.post(metadata.PartitionReport{
 		TP: h.tp, Group: h.group, Leader: h.m.b.cfg.ID, Epoch: int32(h.lead.term), Revision: p.Revision,
 	})
+	return h.m.b.cfg.Timing.ReconcileEvery
 }
 
 // reconcile moves the Raft configuration to the replicas that the metadata wants, and reports the voters once they are that. Only then: what is
@@ -133,12 +133,28 @@ func (h *hosted) settled(p *metadata.Partition, r *partition.Replica) bool {
 
 // caughtUp asks the replica's broker how far it is.
 func (h *hosted) caughtUp(ctx context.Context, r *partition.Replica, s raft.Server) bool {
+	target := r.Status().LastIndex
+	st := h.statusOf(ctx, s)
+	return st.Open && st.LastIndex+maxLag >= target
+}
+
+// mayLead says that the replica is caught up on a broker that does not stop.
+func (h *hosted) mayLead(r *partition.Replica, s raft.Server) bool {
+	target := r.Status().LastIndex
+	st := h.statusOf(h.ctx, s)
+	return st.Open && !st.Stopping && st.LastIndex+maxLag >= target
+}
+
+// statusOf asks for a replica's status; it is not Open if it cannot be learnt.
+func (h *hosted) statusOf(ctx context.Context, s raft.Server) replicaStatus {
 	ctx, cancel := context.WithTimeout(ctx, h.m.b.cfg.Timing.CallTimeout)
 	defer cancel()
-	target := r.Status().LastIndex
 	list, err := call[statusRequest, []replicaStatus](ctx, h.m.b, s.Address, methodReplicaStatus,
 		statusRequest{Replicas: []replicaName{{Group: h.group, ServerID: string(s.ID)}}})
-	return err == nil && len(list) == 1 && list[0].Open && list[0].LastIndex+maxLag >= target
+	if err != nil || len(list) != 1 {
+		return replicaStatus{}
+	}
+	return list[0]
 }
 
 // preferLeader gives leadership to the partition's preferred leader (the first of its replicas) when that broker has been there and
@@ -151,7 +167,7 @@ func (h *hosted) preferLeader(r *partition.Replica) time.Duration {
 	}
 	every := b.cfg.Timing.ReconcileEvery
 	preferred := p.Replicas[0]
-	if p.Moving() || !b.isAlive(preferred.Broker) || !h.caughtUp(h.ctx, r, preferred.Server()) {
+	if p.Moving() || !b.isAlive(preferred.Broker) || !h.mayLead(r, preferred.Server()) {
 		h.lead.preferredSince = time.Time{}
 		return every
 	}
@@ -172,6 +188,12 @@ func (h *hosted) preferLeader(r *partition.Replica) time.Duration {
 		h.lead.preferredSince = time.Time{}
 	}
 	return every
+}
+
+// alone says that there is nobody to hand leadership to.
+func (h *hosted) alone() bool {
+	r := h.open()
+	return r == nil || len(r.Status().Servers) <= 1
 }
 
 // transferAway hands leadership to whichever voter is the furthest.

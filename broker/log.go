@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"sync"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/metadata"
@@ -31,15 +30,7 @@ func (b *Broker) appendDeadline(ctx context.Context) (context.Context, context.C
 
 // AppendAsync implements api.Log. It does not wait for elections: a stream of appends to many partitions must not stand still for one.
 func (b *Broker) AppendAsync(ctx context.Context, req api.AppendRequest, done func(api.AppendResult, error)) {
-	h, err := b.leadNow(req.TopicPartition)
-	var r *partition.Replica
-	if err == nil {
-		if r = h.open(); r == nil {
-			err = b.apiError(partition.ErrClosed, &req.TopicPartition)
-		} else if isCoordinator(h) {
-			err = notRecords(req.TopicPartition)
-		}
-	}
+	r, err := b.recordsNow(req.TopicPartition)
 	if err != nil {
 		go done(api.AppendResult{}, err)
 		return
@@ -55,22 +46,27 @@ func (b *Broker) leadReplica(ctx context.Context, tp api.TopicPartition) (*parti
 	if err != nil {
 		return nil, err
 	}
-	if isCoordinator(h) {
-		return nil, notRecords(tp)
+	return b.records(h, tp)
+}
+
+// recordsNow is leadReplica without waiting.
+func (b *Broker) recordsNow(tp api.TopicPartition) (*partition.Replica, error) {
+	h, err := b.leadNow(tp)
+	if err != nil {
+		return nil, err
+	}
+	return b.records(h, tp)
+}
+
+// records is the open replica of a partition that holds records: the others take their commands from coordinators only.
+func (b *Broker) records(h *hosted, tp api.TopicPartition) (*partition.Replica, error) {
+	if t, _ := h.assigned(); t.Kind == metadata.KindCoordinator {
+		return nil, &api.Error{Code: api.CodeInvalidTopic, TP: &tp, Message: tp.Topic + " holds consumer groups, not records"}
 	}
 	if r := h.open(); r != nil {
 		return r, nil
 	}
 	return nil, b.apiError(partition.ErrClosed, &tp)
-}
-
-func notRecords(tp api.TopicPartition) error {
-	return &api.Error{Code: api.CodeInvalidTopic, TP: &tp, Message: tp.Topic + " holds consumer groups, not records"}
-}
-
-func isCoordinator(h *hosted) bool {
-	t, _ := h.assigned()
-	return t.Kind == metadata.KindCoordinator
 }
 
 func toAppendResult(r partition.AppendResult) api.AppendResult {
@@ -126,9 +122,10 @@ func (b *Broker) DeleteRecords(ctx context.Context, tp api.TopicPartition, befor
 	return start, b.apiError(err, &tp)
 }
 
-// producerIDs is this broker's block of producer IDs. mu is held while a new block is fetched, so that only one is.
+// producerIDs is this broker's block of producer IDs. Who holds turn (capacity 1) owns the rest, also while it fetches a new block, so
+// that only one is fetched at a time; the others wait for as long as their callers do.
 type producerIDs struct {
-	mu        sync.Mutex
+	turn      chan struct{}
 	next, end int64
 }
 
@@ -137,12 +134,16 @@ const producerBlock = 1000
 
 // InitProducer implements api.Log.
 func (b *Broker) InitProducer(ctx context.Context) (api.ProducerID, error) {
+	ctx, cancel := b.appendDeadline(ctx)
+	defer cancel()
 	ids := &b.producers
-	ids.mu.Lock()
-	defer ids.mu.Unlock()
+	select {
+	case ids.turn <- struct{}{}:
+		defer func() { <-ids.turn }()
+	case <-ctx.Done():
+		return api.ProducerID{}, api.Errorf(api.CodeRequestTimedOut, "no producer ID yet, the metadata group does not answer: %w", ctx.Err())
+	}
 	if ids.next == ids.end {
-		ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.AppendTimeout)
-		defer cancel()
 		res, err := b.node.Propose(ctx, &metadata.AllocateProducerIDs{Count: producerBlock})
 		if err != nil {
 			return api.ProducerID{}, b.apiError(err, nil)

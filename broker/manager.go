@@ -39,15 +39,12 @@ type replicaManager struct {
 	passed uint64 // version of the State that the last pass saw
 	closed bool
 
-	wake    chan struct{}
-	changed *notifier // a replica opened, failed or went, or a pass ended
-	ctx     context.Context
-	cancel  context.CancelFunc
-	done    chan struct{}
-	deletes sync.WaitGroup
-	// removing are directories that are being deleted. Only run touches it, and deletes' goroutines through removed.
-	removing map[string]bool
-	removed  chan string
+	wake     chan struct{}
+	changed  *notifier // a replica opened, failed or went, or a pass ended
+	ctx      context.Context
+	cancel   context.CancelFunc
+	done     chan struct{}
+	removals *removals
 	foreign  map[string]bool // told about already
 	shape    map[string]int  // partitions by topic, as the coordinators know; only run's
 }
@@ -60,8 +57,9 @@ func newReplicaManager(b *Broker) (*replicaManager, error) {
 		budget:    partition.NewBudget(b.cfg.Memory.InflightBytes, 4096),
 		tail:      &tailShares{left: b.cfg.Memory.TailCacheBytes},
 		hosted:    map[transport.GroupID]*hosted{}, wake: make(chan struct{}, 1), changed: newNotifier(),
-		done: make(chan struct{}), removing: map[string]bool{}, removed: make(chan string), foreign: map[string]bool{},
+		done: make(chan struct{}), foreign: map[string]bool{},
 	}
+	m.removals = newRemovals(m)
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	if err := m.fs().MkdirAll(m.dir); err != nil {
 		return nil, fmt.Errorf("making %s: %w", m.dir, err)
@@ -84,7 +82,7 @@ func (m *replicaManager) close() {
 	for _, h := range m.all() {
 		<-h.done
 	}
-	m.deletes.Wait()
+	m.removals.wg.Wait()
 }
 
 // wakeAll makes the manager and all replicas look again: a broker came or went.
@@ -97,7 +95,7 @@ func (m *replicaManager) wakeAll() {
 
 func (m *replicaManager) wakeUp() { signal(m.wake) }
 
-func signal(ch chan struct{}) {
+func signal(ch chan<- struct{}) {
 	select {
 	case ch <- struct{}{}:
 	default:
@@ -130,10 +128,10 @@ func (m *replicaManager) all() []*hosted {
 // passPause keeps a storm of changes from becoming a storm of passes.
 const passPause = 10 * time.Millisecond
 
-// run compares whenever the metadata changed, a replica closed, or a deletion ended.
+// run compares whenever the metadata changed, a replica closed, or a removal ended.
 func (m *replicaManager) run() {
 	defer close(m.done)
-	tick := time.NewTicker(30 * time.Second) // deletions that failed are tried again
+	tick := time.NewTicker(30 * time.Second)
 	defer tick.Stop()
 	pause := time.NewTimer(passPause)
 	defer pause.Stop()
@@ -146,10 +144,8 @@ func (m *replicaManager) run() {
 		case <-changed:
 		case <-m.wake:
 		case <-tick.C:
-		case name := <-m.removed:
-			delete(m.removing, name)
+			m.removals.retry()
 		case <-m.ctx.Done():
-			m.drainRemoved()
 			return
 		}
 		pause.Reset(passPause)
@@ -158,16 +154,6 @@ func (m *replicaManager) run() {
 		case <-m.ctx.Done():
 		}
 	}
-}
-
-// drainRemoved lets deletions end after run has.
-func (m *replicaManager) drainRemoved() {
-	go func() {
-		for range m.removed {
-		}
-	}()
-	m.deletes.Wait()
-	close(m.removed)
 }
 
 // wanted is a replica that should be open here.
@@ -275,7 +261,7 @@ func (m *replicaManager) openMissing(want map[transport.GroupID]wanted) {
 		return
 	}
 	for g, w := range want {
-		if m.hosted[g] == nil {
+		if m.hosted[g] == nil && !m.removals.votes(g) {
 			h := newHosted(m, w)
 			m.hosted[g] = h
 			go h.run()
@@ -290,7 +276,7 @@ func (m *replicaManager) clean(s *metadata.State, dirs []replicaDir, groups map[
 	for _, d := range dirs {
 		id, p := m.serverID(d.generation), groups[d.group]
 		h := m.byGroup(d.group)
-		if m.removing[d.name] || h != nil && h.serverID == id && !d.damaged {
+		if h != nil && h.serverID == id && !d.damaged {
 			continue
 		}
 		if w, ok := want[d.group]; ok && w.serverID == id {
@@ -299,39 +285,9 @@ func (m *replicaManager) clean(s *metadata.State, dirs []replicaDir, groups map[
 		deleted := s.GroupDeleted(d.group, groups)
 		surplus := p != nil && p.Surplus(id) && (!d.damaged || !p.Moving())
 		if deleted || surplus {
-			m.remove(d, h == nil)
+			m.removals.begin(d, h == nil)
 		}
 	}
-}
-
-// remove deletes a directory in the background. Files first, then the vote: a crash in between leaves a vote of a replica whose name is never used again.
-func (m *replicaManager) remove(d replicaDir, groupIdle bool) {
-	m.removing[d.name] = true
-	m.deletes.Go(func() {
-		path := filepath.Join(m.dir, d.name)
-		err := m.fs().RemoveAll(path)
-		if err == nil {
-			err = m.fs().SyncDir(m.dir)
-		}
-		if err == nil && groupIdle {
-			err = m.forgetVote(d)
-		}
-		if err != nil {
-			m.log.Error("deleting a replica that is not needed any more", "directory", path, "error", err)
-		} else {
-			m.log.Info("deleted a replica that is not needed any more", "directory", path)
-		}
-		m.removed <- d.name
-	})
-}
-
-// forgetVote deletes the group's term and vote if they are this replica's.
-func (m *replicaManager) forgetVote(d replicaDir) error {
-	owner, err := m.b.stable.Get(d.group, markerKey)
-	if err != nil || string(owner) != m.serverID(d.generation) {
-		return err
-	}
-	return m.b.stable.Delete(d.group)
 }
 
 // awaitOpen waits until a pass has seen the present State and every replica of it is open, or has failed.

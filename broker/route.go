@@ -13,7 +13,8 @@ import (
 const syncWait = time.Second
 
 // lead returns this broker's replica of tp if it leads and serves. Otherwise it names the leader (CodeNotLeader), or, in the
-// middle of an election, waits for its end up to Timing.LeaderWait and then gives up (CodeLeaderNotAvailable).
+// middle of an election, waits for its end up to Timing.LeaderWait and then gives up (CodeLeaderNotAvailable, or CodeStorageFull if nobody can
+// lead for lack of space).
 func (b *Broker) lead(ctx context.Context, tp api.TopicPartition) (*hosted, error) {
 	h, err := b.leadNow(tp)
 	if err == nil || !b.worthWaiting(err) {
@@ -27,7 +28,7 @@ func (b *Broker) lead(ctx context.Context, tp api.TopicPartition) (*hosted, erro
 	for {
 		routes, state := b.route.wait(), b.node.Changed()
 		h, err = b.leadNow(tp)
-		if err == nil || api.CodeOf(err) != api.CodeLeaderNotAvailable {
+		if err == nil || !leaderless(err) {
 			return h, err
 		}
 		select {
@@ -40,8 +41,13 @@ func (b *Broker) lead(ctx context.Context, tp api.TopicPartition) (*hosted, erro
 }
 
 func (b *Broker) worthWaiting(err error) bool {
+	return leaderless(err) || api.CodeOf(err) == api.CodeUnknownTopicOrPartition
+}
+
+// leaderless tells errors of leadNow that an election may end.
+func leaderless(err error) bool {
 	code := api.CodeOf(err)
-	return code == api.CodeLeaderNotAvailable || code == api.CodeUnknownTopicOrPartition
+	return code == api.CodeLeaderNotAvailable || code == api.CodeStorageFull
 }
 
 // leadNow is lead without waiting.
@@ -57,7 +63,14 @@ func (b *Broker) leadNow(tp api.TopicPartition) (*hosted, error) {
 	if h != nil && h.leads() {
 		return h, nil
 	}
-	return nil, b.leaderElsewhere(tp, b.leaderOf(p, h))
+	leader := b.leaderOf(p, h)
+	if leader == api.NoBroker {
+		if err := h.storageFull(); err != nil {
+			return nil, &api.Error{Code: api.CodeStorageFull, TP: &tp, Cause: err, Message: fmt.Sprintf(
+				"%s/%d has no leader, as the disk is full where its replicas are: it gets one by itself once there is space", tp.Topic, tp.Partition)}
+		}
+	}
+	return nil, b.leaderElsewhere(tp, leader)
 }
 
 // leadWhileStopping serves what is led to the end, and sends everyone else away.

@@ -43,6 +43,8 @@ func (b *Broker) shutdown(ctx context.Context) error {
 			b.log.Warn("leaving the gossip", "error", err)
 		}
 	}
+	// What was on its way here when the hand-over ended has come by now; nothing more comes from those who know that this broker left.
+	b.handOver(ctx)
 	b.route.notify()
 	grace, cancel := context.WithTimeout(ctx, 2*time.Second)
 	b.stopFronts(grace)
@@ -62,26 +64,48 @@ func (b *Broker) stopFronts(ctx context.Context) {
 	_ = g.Wait()
 }
 
-// handOver gives all leaderships away, several at a time. What fails is left to an election.
+// handOver gives all leaderships away, several at a time, and again those that come back meanwhile: another broker may just have begun to
+// give this one a leadership that it prefers. What cannot be given away within Timing.HandOver is left to an election.
 func (b *Broker) handOver(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.HandOver)
 	defer cancel()
-	var g errgroup.Group
-	g.SetLimit(transfersAtOnce)
-	for _, h := range b.replicas.all() {
-		if h.leads() {
-			g.Go(func() error {
-				if err := h.transferAway(ctx); err != nil && ctx.Err() == nil {
-					b.log.Debug("handing leadership over", "partition", h.name, "error", err)
-				}
-				return nil
-			})
+	for ctx.Err() == nil {
+		routes := b.route.wait()
+		if b.handOverOnce(ctx) == 0 {
+			break
 		}
+		again := time.NewTimer(50 * time.Millisecond)
+		select {
+		case <-routes:
+		case <-again.C:
+		case <-ctx.Done():
+		}
+		again.Stop()
 	}
-	_ = g.Wait()
 	if err := b.node.TransferLeadership(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		b.log.Debug("handing the metadata's leadership over", "error", err)
 	}
+}
+
+// handOverOnce tries each leadership once and says how many there were. Those of partitions with a single replica do not count.
+func (b *Broker) handOverOnce(ctx context.Context) int {
+	var g errgroup.Group
+	g.SetLimit(transfersAtOnce)
+	n := 0
+	for _, h := range b.replicas.all() {
+		if !h.leads() || h.alone() {
+			continue
+		}
+		n++
+		g.Go(func() error {
+			if err := h.transferAway(ctx); err != nil && ctx.Err() == nil {
+				b.log.Debug("handing leadership over", "partition", h.name, "error", err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait()
+	return n
 }
 
 // stopAll ends the loops and closes the parts in reverse order of their start.

@@ -9,10 +9,12 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/controller"
 	"github.com/flotilla-log/flotilla/broker/grpcapi"
 	"github.com/flotilla-log/flotilla/broker/kafka"
 	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/membership"
 	"github.com/flotilla-log/flotilla/partition/stable"
 	"github.com/flotilla-log/flotilla/partition/transport"
 )
@@ -23,27 +25,23 @@ import (
 // The order: what can refuse the start for a mistake of the operator comes first (directory, identity, ports), then each part after those it
 // calls. Peers may connect from the transport's step on; groups that are not open yet refuse them and are asked again.
 func (b *Broker) Start(ctx context.Context) error {
-	steps := []struct {
-		what string
-		run  func(context.Context) error
-	}{
-		{"data directory", b.openDataDir},
-		{"listening", b.listen},
+	for _, step := range []func(context.Context) error{
+		b.openDataDir,
+		b.listen,
 		// Votes before anything that could vote.
-		{"vote store", b.openStable},
-		{"transport", b.openTransport},
-		{"metadata", b.openMetadata},
+		b.openStable,
+		b.openTransport,
+		b.openMetadata,
 		// The replicas that the metadata on this disk knows open at once; they need nobody's word for it.
-		{"replicas", b.openReplicas},
+		b.openReplicas,
 		// Gossip brings events, which the parts before it must be there for.
-		{"gossip", b.startGossip},
-		{"controller", b.startController},
-		{"front ends", b.serve},
-	}
-	for _, s := range steps {
-		if err := s.run(ctx); err != nil {
+		b.startGossip,
+		b.startController,
+		b.serve,
+	} {
+		if err := step(ctx); err != nil { // it says which part it comes from
 			b.stopAll()
-			return fmt.Errorf("broker %d: %s: %w", b.cfg.ID, s.what, err)
+			return fmt.Errorf("broker %d: %w", b.cfg.ID, err)
 		}
 	}
 	b.up.Store(true)
@@ -68,11 +66,11 @@ func (b *Broker) openDataDir(context.Context) error {
 func (b *Broker) listen(context.Context) error {
 	var err error
 	if b.grpcLn, err = listenOn(b.cfg.Seams.GRPCListener, b.cfg.GRPCAddr); err != nil {
-		return fmt.Errorf("for clients: %w", err)
+		return fmt.Errorf("listening for clients: %w", err)
 	}
 	b.closers = append(b.closers, func() { _ = b.grpcLn.Close() })
 	if b.peerLn, err = listenOn(b.cfg.Seams.PeerListener, b.cfg.PeerAddr); err != nil {
-		return fmt.Errorf("for brokers: %w", err)
+		return fmt.Errorf("listening for brokers: %w", err)
 	}
 	b.closers = append(b.closers, func() { _ = b.peerLn.Close() })
 	if b.cfg.KafkaAddr != "" {
@@ -321,12 +319,18 @@ func (b *Broker) awaitRegistered(ctx context.Context) error {
 	}
 }
 
+// registered says whether this broker, and whether all that gossip shows, are on record with the addresses that they have now.
 func (b *Broker) registered() (self, all bool) {
-	v := b.view()
-	r := v.State.Brokers[b.cfg.ID]
-	self, all = r != nil && r.Incarnation == b.identity.Incarnation(), true
-	for id := range v.Alive {
-		all = all && v.State.Brokers[id] != nil
+	brokers := b.node.State().Brokers
+	self, all = isRegistered(brokers[b.cfg.ID], b.gossipMeta(nil)), true
+	for _, m := range b.members.Load().Members() {
+		if m.State == membership.Alive {
+			all = all && isRegistered(brokers[api.BrokerID(m.ID)], m.Meta)
+		}
 	}
 	return self, self && all
+}
+
+func isRegistered(r *metadata.Broker, m membership.Meta) bool {
+	return r != nil && r.Incarnation == m.Incarnation && r.GRPCAddr == m.GRPCAddr && r.PeerAddr == m.PeerAddr
 }

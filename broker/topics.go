@@ -99,6 +99,9 @@ func (b *Broker) checkSettings(set map[string]string) error {
 
 // planTopic places the partitions.
 func (b *Broker) planTopic(req api.CreateTopicRequest, kind metadata.Kind, internal bool) (*metadata.CreateTopic, error) {
+	if len(b.node.State().Brokers) == 0 {
+		return nil, api.Errorf(api.CodeControllerNotAvailable, "this broker does not belong to a cluster yet: try again shortly")
+	}
 	assignment, err := controller.Place(b.view(), nil, req.Partitions, req.ReplicationFactor)
 	if err != nil {
 		return nil, err

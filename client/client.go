@@ -88,13 +88,15 @@ func (c *Client) callAny(ctx context.Context, op string, fn func(context.Context
 	for attempt := 0; ; attempt++ {
 		for _, addr := range c.candidates() {
 			err := c.callOne(ctx, op, addr, fn)
+			if interrupted(ctx, err) {
+				return giveUp(op, ctx, last, err)
+			}
 			if err == nil || !retryElsewhere(err) {
 				return err
 			}
-			if ctx.Err() != nil {
-				return giveUp(op, ctx, last, err)
+			if last = err; ctx.Err() != nil {
+				return giveUp(op, ctx, last)
 			}
-			last = err
 		}
 		if err := c.pause(ctx, attempt); err != nil {
 			return giveUp(op, ctx, last, err)
@@ -118,6 +120,12 @@ func retryElsewhere(err error) bool {
 	return IsRetriable(err) && !errors.Is(err, CodeUnknownTopicOrPartition)
 }
 
+// interrupted tells a call that ctx ended from one that a broker answered.
+func interrupted(ctx context.Context, err error) bool {
+	var e *Error
+	return err != nil && ctx.Err() != nil && !errors.As(err, &e)
+}
+
 // giveUp makes the error of a call that ran out of time: the last answer says more than the deadline.
 func giveUp(op string, ctx context.Context, errs ...error) error {
 	for _, err := range errs {
@@ -129,7 +137,11 @@ func giveUp(op string, ctx context.Context, errs ...error) error {
 			return e
 		}
 	}
-	if ctx.Err() != nil {
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		silent := &Error{Op: op, Code: CodeUnavailable, Message: "no broker answered in time", Retriable: true, Partition: -1}
+		return fmt.Errorf("%w: %w", context.Cause(ctx), silent)
+	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", op, context.Cause(ctx))
 	}
 	return fmt.Errorf("%s: %w", op, ErrClosed)
@@ -164,6 +176,9 @@ func (c *Client) callLeader(ctx context.Context, op string, tp TopicPartition, f
 			last = noSuchPartition(op, tp, n)
 		} else if leader, ok := c.meta.leader(tp); ok {
 			err := c.callOne(ctx, op, leader.Address, fn)
+			if interrupted(ctx, err) {
+				return giveUp(op, ctx, last, err)
+			}
 			if err == nil || !IsRetriable(err) {
 				return err
 			}
@@ -186,8 +201,8 @@ func (c *Client) callLeader(ctx context.Context, op string, tp TopicPartition, f
 
 func noSuchPartition(op string, tp TopicPartition, partitions int32) *Error {
 	return &Error{
-		Op: op, Code: CodeUnknownTopicOrPartition, Message: fmt.Sprintf("the topic has %d partitions", partitions), Retriable: true,
-		Topic: tp.Topic, Partition: tp.Partition,
+		Op: op, Code: CodeUnknownTopicOrPartition, Retriable: true,
+		Topic: tp.Topic, Partition: tp.Partition, Message: fmt.Sprintf("there is no partition %v: the topic has %d", tp, partitions),
 	}
 }
 

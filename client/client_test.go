@@ -180,10 +180,73 @@ func TestCodes(t *testing.T) {
 		}
 	}
 	err := error(&client.Error{Op: "Produce", Code: client.CodeNotLeader, Message: "no", Topic: "t", Partition: 3, Retriable: true})
+	for want, e := range map[string]*client.Error{
+		"Fetch t/0: gone (OFFSET_OUT_OF_RANGE)": {Op: "Fetch", Code: client.CodeOffsetOutOfRange, Message: "t/0: gone", Topic: "t"},
+		"DeleteTopic t: gone (INTERNAL)":        {Op: "DeleteTopic", Message: "gone", Topic: "t", Partition: -1},
+		"Status: gone (INTERNAL)":               {Op: "Status", Message: "gone", Partition: -1},
+	} {
+		if e.Error() != want {
+			t.Errorf("%q, want %q", e.Error(), want)
+		}
+	}
 	if err.Error() != "Produce t/3: no (NOT_LEADER)" || !errors.Is(err, client.CodeNotLeader) || errors.Is(err, client.CodeInternal) || !client.IsRetriable(err) {
 		t.Errorf("%v", err)
 	}
 	if client.CodeOf(errors.New("x")) != client.CodeInternal || client.CodeOf(err) != client.CodeNotLeader {
 		t.Error("CodeOf")
+	}
+}
+
+// TestUnknownTopicIsSaidToBeUnknown: also when the caller's patience is shorter than the client's.
+func TestUnknownTopicIsSaidToBeUnknown(t *testing.T) {
+	_, c := connect(t, 1, 1)
+	p := newProducer(t, c, client.WithMaxBlock(200*time.Millisecond))
+	ctx, cancel := context.WithTimeout(testContext(t), 300*time.Millisecond)
+	defer cancel()
+	_, partitions := c.Partitions(ctx, "none")
+	_, appended := p.Append(testContext(t), "none", 0, []*client.Record{{}})
+	_, outside := p.Append(testContext(t), "t", 5, []*client.Record{{}})
+	for what, err := range map[string]error{
+		"Produce":                     p.Produce(testContext(t), &client.Record{Topic: "none"}),
+		"Partitions":                  partitions,
+		"Append":                      appended,
+		"Append outside of the topic": outside,
+	} {
+		if !errors.Is(err, client.CodeUnknownTopicOrPartition) || errors.Is(err, client.ErrOutcomeUnknown) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestNegativeOffsetsAreRefused(t *testing.T) {
+	_, c := connect(t, 1, 1)
+	k := newConsumer(t, c)
+	bad, tp := client.AtOffset(-5), client.TopicPartition{Topic: "t"}
+	_, reset := c.NewConsumer(client.WithReset(bad))
+	if err := k.Assign(at(0, client.Latest())); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"Assign": k.Assign(at(0, bad)), "Seek": k.Seek(tp, bad), "WithReset": reset,
+		"ListOffsets": c.Admin().ListOffsets(testContext(t), map[client.TopicPartition]client.Position{tp: bad})[tp].Err,
+	} {
+		if !errors.Is(err, client.CodeOffsetOutOfRange) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestStaleLeaderIsLookedUpAgain: the topic is known from a call that was not about it in particular, and its leader is gone.
+func TestStaleLeaderIsLookedUpAgain(t *testing.T) {
+	f, c := connect(t, 3, 1)
+	fill(f, 0, 1, 10)
+	if _, err := c.Metadata(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	f.Kill(0)
+	f.MoveLeader("t", 0, 1)
+	tp := client.TopicPartition{Topic: "t"}
+	if o := c.Admin().ListOffsets(testContext(t), map[client.TopicPartition]client.Position{tp: client.Latest()})[tp]; o.Err != nil || o.Offset != 10 {
+		t.Errorf("%+v", o)
 	}
 }

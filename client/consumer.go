@@ -16,7 +16,7 @@ const (
 	lookupsMax = 16
 	// errorsMax is how many errors wait for Poll; further ones are dropped, as they repeat themselves.
 	errorsMax = 64
-	// unknownReport is how long a topic may be unknown before Poll says so, and how often it repeats it.
+	// unknownReport is how often Poll says that a partition does not exist, beginning after unknownTopicWait.
 	unknownReport = 15 * time.Second
 )
 
@@ -72,7 +72,7 @@ type fetchState struct {
 	failures      int
 	corrupt       int
 	retryAt       time.Time
-	unknownSince  time.Time
+	reportAt      time.Time // when Poll is told that the partition does not exist
 }
 
 const unresolved = -1
@@ -113,10 +113,16 @@ func signal(ch chan struct{}) {
 	}
 }
 
-// Assign adds partitions, or moves those that are assigned already to their Start. It does not wait: whether a partition can be read shows in Poll.
+// Assign adds partitions, or moves those that are assigned already to their Start. It does not wait: whether a partition can be read shows in Poll. Negative
+// offsets are refused with CodeOffsetOutOfRange.
 func (k *Consumer) Assign(as ...Assignment) error {
 	if k.ctx.Err() != nil {
 		return ErrClosed
+	}
+	for _, a := range as {
+		if err := a.Start.check(TopicPartition{a.Topic, a.Partition}); err != nil {
+			return err
+		}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -208,6 +214,9 @@ func (k *Consumer) each(tps []TopicPartition, f func(*fetchState)) {
 
 // Seek goes on reading a partition elsewhere; also one that has failed. It fails with ErrNotAssigned.
 func (k *Consumer) Seek(tp TopicPartition, p Position) error {
+	if err := p.check(tp); err != nil {
+		return err
+	}
 	found := false
 	k.each([]TopicPartition{tp}, func(fs *fetchState) {
 		found = true
@@ -257,7 +266,7 @@ func (k *Consumer) moveTo(fs *fetchState, p Position) {
 	fs.busy, fs.stopped, fs.failures, fs.retryAt = false, false, 0, time.Time{}
 	fs.start, fs.position = p, unresolved
 	if p.kind == posOffset {
-		fs.position = max(p.value, 0)
+		fs.position = p.value
 	}
 	fs.fetch = fs.position
 	fs.after = 0

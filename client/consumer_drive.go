@@ -72,11 +72,11 @@ func (k *Consumer) noteUnknown(fs *fetchState, now time.Time) {
 	if !k.client.meta.unknown(fs.tp.Topic) && !(known && fs.tp.Partition >= n) {
 		return
 	}
-	if fs.unknownSince.IsZero() {
-		fs.unknownSince = now
+	if fs.reportAt.IsZero() {
+		fs.reportAt = now.Add(unknownTopicWait)
 	}
-	if now.Sub(fs.unknownSince) > unknownReport {
-		fs.unknownSince = now
+	if now.After(fs.reportAt) {
+		fs.reportAt = now.Add(unknownReport)
 		k.fail(&Error{
 			Op: "Fetch", Code: CodeUnknownTopicOrPartition, Message: "there is no such partition", Retriable: true, Topic: fs.tp.Topic, Partition: fs.tp.Partition,
 		})

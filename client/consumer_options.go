@@ -44,7 +44,7 @@ func (c *consumerConfig) validate() error {
 	case c.maxPoll <= 0 || c.maxWait <= 0:
 		return errors.New("client: a consumer's record limit and maximum wait must be above 0")
 	}
-	return nil
+	return c.reset.check(TopicPartition{Partition: -1})
 }
 
 // WithPrefetchBytes bounds how much is fetched ahead of Poll from each broker, in bytes as stored. Default 8 MiB. One batch may go beyond it.

@@ -179,7 +179,7 @@ func (st *fetchStream) receive(d *pb.FetchPartitionData) {
 		st.k.failed(fs, err)
 		return
 	}
-	fs.highWatermark, fs.failures, fs.unknownSince = d.HighWatermark, 0, time.Time{}
+	fs.highWatermark, fs.failures, fs.reportAt = d.HighWatermark, 0, time.Time{}
 	fs.fetch = max(fs.fetch, d.NextOffset)
 	if n == 0 {
 		return

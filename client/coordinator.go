@@ -73,13 +73,20 @@ func (co *coordinator) once(ctx context.Context, c *Client, group, op string, fn
 func (co *coordinator) call(ctx context.Context, c *Client, group, op string, fn func(context.Context, *conn) error) error {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	var last error
+	var last error // that a broker gave: it says more than a deadline that passed at a later try
 	for attempt := 0; ; attempt++ {
 		err := co.try(ctx, c, group, op, fn)
-		if err == nil || !retryCoordinator(err) {
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil && last != nil:
+			return giveUp(op, ctx, last)
+		case !retryCoordinator(err):
 			return err
 		}
-		last = err
+		if last == nil || CodeOf(err) != CodeUnavailable && CodeOf(err) != CodeRequestTimedOut {
+			last = err
+		}
 		if err := c.pause(ctx, attempt); err != nil {
 			return giveUp(op, ctx, last, err)
 		}

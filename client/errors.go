@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -51,17 +52,16 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	where := e.Op
-	if e.Topic != "" {
-		where += " " + e.Topic
-		if e.Partition >= 0 {
-			where = fmt.Sprintf("%s/%d", where, e.Partition)
-		}
+	where := e.Topic
+	if where != "" && e.Partition >= 0 {
+		where = fmt.Sprintf("%s/%d", where, e.Partition)
 	}
-	if where != "" {
-		where += ": "
+	message := strings.TrimPrefix(e.Message, where+": ") // brokers begin with it, too
+	at := strings.TrimSpace(e.Op + " " + where)
+	if at != "" {
+		at += ": "
 	}
-	return fmt.Sprintf("%s%s (%s)", where, e.Message, e.Code)
+	return fmt.Sprintf("%s%s (%s)", at, message, e.Code)
 }
 
 // Is compares with a Code.

@@ -30,6 +30,8 @@ type GroupConsumer struct {
 
 	ctx       context.Context // ends at Close
 	cancel    context.CancelFunc
+	closing   sync.Once
+	abort     chan struct{} // closed when Close waits no longer for a first join
 	wg        sync.WaitGroup
 	interrupt chan struct{} // capacity 1: Poll has something other than records to look at
 	beat      chan struct{} // capacity 1: send a heartbeat now
@@ -64,6 +66,9 @@ type safeTask struct {
 	done chan struct{}
 }
 
+// joinPatience is how long Close waits for the answer to a first join, without which the member does not know the ID under which to leave.
+const joinPatience = 10 * time.Second
+
 // NewGroupConsumer joins a group to read topics. It does not wait for that; Poll does. Close it to leave the group.
 func (c *Client) NewGroupConsumer(group string, topics []string, opts ...GroupOption) (*GroupConsumer, error) {
 	cfg := defaultGroupConfig()
@@ -78,7 +83,7 @@ func (c *Client) NewGroupConsumer(group string, topics []string, opts ...GroupOp
 	}
 	g := &GroupConsumer{
 		client: c, cfg: cfg, group: group, topics: slices.Clone(topics), consumer: c.newConsumer(cfg.consumer),
-		interrupt: make(chan struct{}, 1), beat: make(chan struct{}, 1), generation: -1, ownedIn: -1, changed: make(chan struct{}),
+		abort: make(chan struct{}), interrupt: make(chan struct{}, 1), beat: make(chan struct{}, 1), generation: -1, ownedIn: -1, changed: make(chan struct{}),
 		owned: make(map[TopicPartition]bool), delivered: make(map[TopicPartition]Commit), processed: make(map[TopicPartition]Commit),
 		committed: make(map[TopicPartition]int64),
 	}
@@ -205,13 +210,19 @@ func (g *GroupConsumer) HighWatermark(tp TopicPartition) (int64, bool) {
 // Close commits, if commits are automatic, what Poll has returned, calls OnRevoked and leaves the group; a static member only falls silent, and
 // keeps its partitions until its session ends. A Poll under way returns ErrClosed. The error is that of the last commit.
 func (g *GroupConsumer) Close(ctx context.Context) error {
-	if g.ctx.Err() != nil {
-		g.wg.Wait()
-		return nil
-	}
+	var err error
+	g.closing.Do(func() { err = g.close(ctx) })
+	return err
+}
+
+func (g *GroupConsumer) close(ctx context.Context) error {
 	g.cancel()
 	signal(g.interrupt)
+	patience, cancel := context.WithTimeout(ctx, joinPatience)
+	stop := context.AfterFunc(patience, func() { close(g.abort) })
 	g.wg.Wait()
+	stop()
+	cancel()
 	g.pollMu.Lock()
 	defer g.pollMu.Unlock()
 	if g.dueLate() {

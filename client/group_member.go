@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	pb "github.com/flotilla-log/flotilla/proto/flotilla/v1"
@@ -36,6 +37,9 @@ func (g *GroupConsumer) round() error {
 		return g.removed(err)
 	}
 	g.setMember(r.MemberId, r.Generation)
+	if g.ctx.Err() != nil {
+		return g.ctx.Err() // Close leaves the group
+	}
 	again, err := g.takeOver(r)
 	if err != nil || again {
 		return err
@@ -74,10 +78,21 @@ func (g *GroupConsumer) join() (*pb.JoinResponse, error) {
 	for _, s := range g.cfg.strategies {
 		q.Strategies = append(q.Strategies, pb.AssignmentStrategy(s))
 	}
-	ctx, cancel := context.WithTimeout(g.ctx, g.cfg.rebalanceTimeout+g.cfg.sessionTimeout)
+	ctx, cancel := context.WithTimeout(g.client.ctx, g.cfg.rebalanceTimeout+g.cfg.sessionTimeout)
 	defer cancel()
+	var asked atomic.Bool
+	defer context.AfterFunc(g.ctx, func() {
+		if asked.Load() && q.MemberId == "" && q.InstanceId == "" {
+			select { // the coordinator may have a member by now whose ID only the answer tells
+			case <-g.abort:
+			case <-ctx.Done():
+			}
+		}
+		cancel()
+	})()
 	var r *pb.JoinResponse
 	err := g.co.once(ctx, g.client, g.group, "Join", func(ctx context.Context, cn *conn) (err error) {
+		asked.Store(true)
 		r, err = cn.groups.Join(ctx, q)
 		return err
 	})

@@ -346,3 +346,27 @@ func TestGroupOptionsAreChecked(t *testing.T) {
 		t.Error("no group is accepted")
 	}
 }
+
+// TestCloseDuringTheFirstJoin: the member has no ID yet, and still leaves none behind.
+func TestCloseDuringTheFirstJoin(t *testing.T) {
+	f, c := connect(t, 1, 2)
+	fillAll(f, 2, 10)
+	a := newMember(t, c)
+	pollN(t, a, 20)
+	b := newMember(t, c) // its join waits for a's Poll
+	eventually(t, "the second member is joining", func() bool { return len(f.Members("g")) == 2 })
+	ap := startPump(a)
+	defer ap.stop()
+	if err := b.Close(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.Members("g"); !reflect.DeepEqual(got, []string{a.MemberID()}) {
+		t.Errorf("members %v", got)
+	}
+	lonely := newMember(t, c)
+	eventually(t, "a third member is joining", func() bool { return len(f.Members("g")) == 2 })
+	if err := lonely.Close(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the first member has all", func() bool { return len(a.Assigned()) == 2 && len(f.Members("g")) == 1 })
+}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"sync"
@@ -139,12 +140,12 @@ func metadataFrom(m *pb.Metadata) Metadata {
 
 // partitions returns how many partitions a topic has, asking the brokers if it is not known yet.
 func (c *Client) partitions(ctx context.Context, topic string) (int32, error) {
+	c.meta.use(topic) // even if it is known: its leaders must be looked up again when they are found to have moved
 	if n, ok := c.meta.count(topic); ok {
 		return n, nil
 	}
-	wait, cancel := context.WithTimeoutCause(ctx, unknownTopicWait, errUnknownTopic)
+	wait, cancel := context.WithTimeout(ctx, unknownTopicWait)
 	defer cancel()
-	c.meta.use(topic)
 	for {
 		changed := c.meta.changedChan()
 		n, ok := c.meta.count(topic)
@@ -158,20 +159,25 @@ func (c *Client) partitions(ctx context.Context, topic string) (int32, error) {
 		case <-c.ctx.Done():
 			return 0, ErrClosed
 		case <-wait.Done():
-			if ctx.Err() != nil {
+			switch {
+			case errors.Is(ctx.Err(), context.Canceled):
 				return 0, fmt.Errorf("looking up topic %s: %w", topic, context.Cause(ctx))
+			case c.meta.unknown(topic):
+				return 0, noSuchTopic(topic)
+			case ctx.Err() != nil:
+				return 0, fmt.Errorf("looking up topic %s: no broker answered: %w", topic, context.Cause(ctx))
 			}
-			if !c.meta.unknown(topic) { // no broker has answered yet
-				wait, cancel = context.WithCancel(ctx)
-				defer cancel()
-				continue
-			}
-			return 0, &Error{Op: "look up", Code: CodeUnknownTopicOrPartition, Message: "unknown topic", Retriable: true, Topic: topic, Partition: -1}
+			wait, cancel = context.WithCancel(ctx) // no broker has answered yet: the call's own limit counts
+			defer cancel()
 		}
 	}
 }
 
-var errUnknownTopic = fmt.Errorf("client: %w", CodeUnknownTopicOrPartition)
+func noSuchTopic(topic string) *Error {
+	return &Error{
+		Op: "look up", Code: CodeUnknownTopicOrPartition, Retriable: true, Topic: topic, Partition: -1, Message: "the topic does not exist: create it first",
+	}
+}
 
 // Partitions returns how many partitions a topic has.
 func (c *Client) Partitions(ctx context.Context, topic string) (int32, error) {

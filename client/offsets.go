@@ -22,6 +22,9 @@ func (a *Admin) ListOffsets(ctx context.Context, positions map[TopicPartition]Po
 func (c *Client) listOffset(ctx context.Context, tp TopicPartition, p Position) (ListedOffset, error) {
 	switch p.kind {
 	case posOffset:
+		if err := p.check(tp); err != nil {
+			return ListedOffset{Offset: -1, LeaderEpoch: -1}, err
+		}
 		return ListedOffset{Offset: p.value, LeaderEpoch: -1}, nil
 	case posFromEnd:
 		return c.listFromEnd(ctx, tp, p.value)

@@ -154,17 +154,18 @@ func (a *appender) send(ctx context.Context, batch []byte, expected *int64) (r A
 	}
 	c := a.p.client
 	for attempt := 0; ; attempt++ {
-		r, err = a.try(ctx, req)
+		var sent bool
+		r, sent, err = a.try(ctx, req)
 		if err == nil {
 			return r, false, nil
 		}
 		if errors.Is(err, CodeDuplicateSequence) {
 			return AppendResult{BaseOffset: -1, Duplicate: true}, false, nil
 		}
-		if errors.Is(err, CodeUnknownTopicOrPartition) && attempt > 3 {
+		if errors.Is(err, CodeUnknownTopicOrPartition) && (attempt > 3 || !sent) {
 			return r, maybe, err
 		}
-		maybe = maybe || outcomeUnknown(err)
+		maybe = maybe || sent && outcomeUnknown(err)
 		// Without idempotence, a second try could store the records twice.
 		if !produceRetriable(err) || maybe && !a.p.cfg.idempotent || ctx.Err() != nil {
 			return r, maybe, err
@@ -179,30 +180,31 @@ func (a *appender) send(ctx context.Context, batch []byte, expected *int64) (r A
 	}
 }
 
-func (a *appender) try(ctx context.Context, req *pb.ProduceRequest) (AppendResult, error) {
+// try sends the batch once; sent is false if it did not come to that.
+func (a *appender) try(ctx context.Context, req *pb.ProduceRequest) (r AppendResult, sent bool, err error) {
 	c := a.p.client
 	n, err := c.partitions(ctx, a.tp.Topic)
 	if err != nil {
-		return AppendResult{}, err
+		return r, false, err
 	}
 	if a.tp.Partition < 0 || a.tp.Partition >= n {
-		return AppendResult{}, noSuchPartition("Append", a.tp, n)
+		return r, false, noSuchPartition("Append", a.tp, n)
 	}
 	leader, ok := c.meta.leader(a.tp)
 	if !ok {
-		return AppendResult{}, &Error{
+		return r, false, &Error{
 			Op: "Append", Code: CodeLeaderNotAvailable, Message: "no leader is known", Retriable: true, Topic: a.tp.Topic, Partition: a.tp.Partition,
 		}
 	}
 	cn, err := c.pool.get(leader.Address)
 	if err != nil {
-		return AppendResult{}, err
+		return r, false, err
 	}
 	limited, cancel := context.WithTimeout(ctx, a.p.cfg.produceTimeout*4/3)
 	defer cancel()
-	r, err := cn.log.Produce(limited, req)
+	resp, err := cn.log.Produce(limited, req)
 	if err != nil {
-		return AppendResult{}, toError(ctx, "Append", err)
+		return r, true, toError(ctx, "Append", err)
 	}
-	return AppendResult{BaseOffset: r.BaseOffset, Duplicate: r.Duplicate}, nil
+	return AppendResult{BaseOffset: resp.BaseOffset, Duplicate: resp.Duplicate}, true, nil
 }

@@ -131,24 +131,41 @@ func TestCompressionTypes(t *testing.T) {
 // TestOrderUnderFaults is the core promise: whatever goes wrong between, each record is stored once and in order.
 func TestOrderUnderFaults(t *testing.T) {
 	notLeader := fakebroker.Verdict{Action: fakebroker.Refuse, Code: pb.ErrorCode_ERROR_CODE_NOT_LEADER}
-	faults := map[string][]fakebroker.Fault{
-		"none":                   nil,
-		"not leader":             {fakebroker.Nth(2, notLeader)},
-		"not leader twice":       {fakebroker.Nth(1, notLeader), fakebroker.Nth(1, notLeader)},
-		"stored, answer refused": {fakebroker.Nth(3, fakebroker.Verdict{Action: fakebroker.StoreThenFail, Code: pb.ErrorCode_ERROR_CODE_REQUEST_TIMED_OUT})},
-		"stored, stream cut":     {fakebroker.Nth(2, fakebroker.Verdict{Action: fakebroker.StoreThenCut})},
-		"stream cut":             {fakebroker.Nth(1, fakebroker.Verdict{Action: fakebroker.Cut}), fakebroker.Nth(3, fakebroker.Verdict{Action: fakebroker.Cut})},
-		"stored, no answer":      {fakebroker.Nth(2, fakebroker.Verdict{Action: fakebroker.StoreThenIgnore})},
-		"no answer":              {fakebroker.Nth(2, fakebroker.Verdict{Action: fakebroker.Ignore})},
-		"storage full":           {fakebroker.Nth(1, fakebroker.Verdict{Action: fakebroker.Refuse, Code: pb.ErrorCode_ERROR_CODE_STORAGE_FULL})},
-		"slow":                   {fakebroker.Nth(2, fakebroker.Verdict{Delay: 100 * time.Millisecond})},
+	// Made anew for each run: they count.
+	faults := map[string]func() []fakebroker.Fault{
+		"none":       func() []fakebroker.Fault { return nil },
+		"not leader": func() []fakebroker.Fault { return []fakebroker.Fault{fakebroker.Nth(2, notLeader)} },
+		"not leader twice": func() []fakebroker.Fault {
+			return []fakebroker.Fault{fakebroker.Nth(1, notLeader), fakebroker.Nth(1, notLeader)}
+		},
+		"stored, answer refused": func() []fakebroker.Fault {
+			return []fakebroker.Fault{fakebroker.Nth(3, fakebroker.Verdict{Action: fakebroker.StoreThenFail, Code: pb.ErrorCode_ERROR_CODE_REQUEST_TIMED_OUT})}
+		},
+		"stored, stream cut": func() []fakebroker.Fault {
+			return []fakebroker.Fault{fakebroker.Nth(2, fakebroker.Verdict{Action: fakebroker.StoreThenCut})}
+		},
+		"stream cut": func() []fakebroker.Fault {
+			return []fakebroker.Fault{fakebroker.Nth(1, fakebroker.Verdict{Action: fakebroker.Cut}), fakebroker.Nth(3, fakebroker.Verdict{Action: fakebroker.Cut})}
+		},
+		"stored, no answer": func() []fakebroker.Fault {
+			return []fakebroker.Fault{fakebroker.Nth(2, fakebroker.Verdict{Action: fakebroker.StoreThenIgnore})}
+		},
+		"no answer": func() []fakebroker.Fault {
+			return []fakebroker.Fault{fakebroker.Nth(2, fakebroker.Verdict{Action: fakebroker.Ignore})}
+		},
+		"storage full": func() []fakebroker.Fault {
+			return []fakebroker.Fault{fakebroker.Nth(1, fakebroker.Verdict{Action: fakebroker.Refuse, Code: pb.ErrorCode_ERROR_CODE_STORAGE_FULL})}
+		},
+		"slow": func() []fakebroker.Fault {
+			return []fakebroker.Fault{fakebroker.Nth(2, fakebroker.Verdict{Delay: 100 * time.Millisecond})}
+		},
 	}
 	for name, fs := range faults {
 		for _, inFlight := range []int{1, 5} {
 			t.Run(fmt.Sprint(name, " in flight ", inFlight), func(t *testing.T) {
 				t.Parallel()
 				f, c := connect(t, 2, 1)
-				for _, x := range fs {
+				for _, x := range fs() {
 					f.AddFault(x)
 				}
 				p := newProducer(t, c, client.WithPartitioner(client.Manual()), client.WithBatchBytes(200), client.WithMaxInFlight(inFlight),

@@ -71,6 +71,17 @@ func AtTime(t time.Time) Position { return Position{kind: posTime, value: t.Unix
 // FromEnd is n records before Latest, or Earliest if there are fewer.
 func FromEnd(n int64) Position { return Position{kind: posFromEnd, value: n} }
 
+// check refuses offsets below 0, which no record has.
+func (p Position) check(tp TopicPartition) error {
+	if p.kind != posOffset || p.value >= 0 {
+		return nil
+	}
+	return &Error{
+		Op: "Seek", Code: CodeOffsetOutOfRange, Topic: tp.Topic, Partition: tp.Partition,
+		Message: fmt.Sprintf("offset %d is negative: use AtOffset(0), Earliest() or FromEnd(%d)", p.value, max(-p.value, 1)),
+	}
+}
+
 func (p Position) String() string {
 	switch p.kind {
 	case posEarliest:

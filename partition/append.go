@@ -2,6 +2,7 @@ package partition
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/flotilla-log/flotilla/proto/record"
@@ -38,7 +39,7 @@ func (r *Replica) AppendAsync(ctx context.Context, req AppendRequest, done func(
 // returns nil.
 func (r *Replica) append(ctx context.Context, req AppendRequest, done func(AppendResult, error)) error {
 	settings := r.settings.Load()
-	header, batch, err := r.prepare(settings, req.Batch)
+	header, batch, err := r.prepare(ctx, settings, req.Batch)
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.cfg.Name, err)
 	}
@@ -60,7 +61,7 @@ func (r *Replica) append(ctx context.Context, req AppendRequest, done func(Appen
 }
 
 // prepare checks a batch and brings it into the form in which it will be stored.
-func (r *Replica) prepare(s *Settings, batch []byte) (record.Header, []byte, error) {
+func (r *Replica) prepare(ctx context.Context, s *Settings, batch []byte) (record.Header, []byte, error) {
 	if len(batch) > s.MaxMessageBytes {
 		return record.Header{}, nil, tooLarge(len(batch), s)
 	}
@@ -71,13 +72,11 @@ func (r *Replica) prepare(s *Settings, batch []byte) (record.Header, []byte, err
 	if err := checkHeader(h); err != nil {
 		return h, nil, err
 	}
-	if s.Compression != nil && h.Attributes.Compression() != *s.Compression {
-		if batch, err = record.Recompress(batch, *s.Compression, r.cfg.Limits.StateBytes); err != nil {
-			return h, nil, err
-		}
-		if len(batch) > s.MaxMessageBytes {
-			return h, nil, tooLarge(len(batch), s)
-		}
+	if batch, err = r.convert(ctx, s, h, batch); err != nil {
+		return h, nil, err
+	}
+	if len(batch) > s.MaxMessageBytes {
+		return h, nil, tooLarge(len(batch), s)
 	}
 	if s.LogAppendTime {
 		record.SetLogAppendTime(batch, r.cfg.Now().UnixMilli())
@@ -86,8 +85,29 @@ func (r *Replica) prepare(s *Settings, batch []byte) (record.Header, []byte, err
 	return h, batch, err
 }
 
+// convert looks into the records, since a batch that does not parse would stop every consumer for ever, and compresses them as the topic's settings
+// say.
+func (r *Replica) convert(ctx context.Context, s *Settings, h record.Header, batch []byte) ([]byte, error) {
+	look := func() error {
+		err := record.ValidateRecords(batch, r.cfg.Limits.StateBytes)
+		if errors.Is(err, record.ErrCorrupt) { // the CRC was right: sending it again does not help
+			return fmt.Errorf("%w: its records cannot be read: %v", record.ErrInvalid, err) //nolint:errorlint // it is not ErrCorrupt any more
+		}
+		if err == nil && s.Compression != nil {
+			batch, err = record.Recompress(batch, *s.Compression, r.cfg.Limits.StateBytes)
+		}
+		return err
+	}
+	compressed := h.Attributes.Compression()
+	if compressed == record.None && (s.Compression == nil || *s.Compression == record.None) {
+		return batch, look() // nothing to decompress
+	}
+	err := r.seq.decoders().decode(ctx, look)
+	return batch, err
+}
+
 func tooLarge(n int, s *Settings) error {
-	return fmt.Errorf("%w: it has %d bytes, max.message.bytes is %d", ErrTooLarge, n, s.MaxMessageBytes)
+	return fmt.Errorf("%w: it has %d bytes and the topic's max.message.bytes is %d: send smaller batches or raise that", ErrTooLarge, n, s.MaxMessageBytes)
 }
 
 // checkHeader refuses what only a broker may write, and what this release does not do.
@@ -122,13 +142,28 @@ func (r *Replica) appendResult(s *Settings, res proposalResult) (AppendResult, e
 // Propose replicates a command for the Machine and returns what its Apply returned on this replica. The first byte of cmd must be from 0x80 to 0xEF.
 // It keeps cmd. Errors that are not ErrOutcomeUnknown mean that the command was not and will not be applied.
 func (r *Replica) Propose(ctx context.Context, cmd []byte) (any, error) {
-	if len(cmd) == 0 || cmd[0] < machineCommandMin || cmd[0] >= ownCommandMin {
-		return nil, fmt.Errorf("%s: %w", r.cfg.Name, errCommand)
-	}
-	if r.cfg.Machine == nil {
-		return nil, fmt.Errorf("%s: %w: this group has no machine", r.cfg.Name, errCommand)
+	if err := r.checkCommand(cmd); err != nil {
+		return nil, err
 	}
 	return r.propose(ctx, submission{data: cmd})
+}
+
+// ProposeUpkeep is Propose for commands that a new leader cannot serve without, and that hardly need any space: it does not keep the disk's reserve.
+func (r *Replica) ProposeUpkeep(ctx context.Context, cmd []byte) (any, error) {
+	if err := r.checkCommand(cmd); err != nil {
+		return nil, err
+	}
+	return r.propose(ctx, submission{data: cmd, upkeep: true})
+}
+
+func (r *Replica) checkCommand(cmd []byte) error {
+	if len(cmd) == 0 || cmd[0] < machineCommandMin || cmd[0] >= ownCommandMin {
+		return fmt.Errorf("%s: %w", r.cfg.Name, errCommand)
+	}
+	if r.cfg.Machine == nil {
+		return fmt.Errorf("%s: %w: this group has no machine", r.cfg.Name, errCommand)
+	}
+	return nil
 }
 
 // propose replicates any command.

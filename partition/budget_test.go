@@ -17,13 +17,13 @@ func TestBudget(t *testing.T) {
 		b := NewBudget(100, 2)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		if n, err := b.acquire(ctx, 1000); n != 100 || err != nil {
+		if n, err := b.acquire(ctx, 1000, 1000); n != 100 || err != nil {
 			t.Fatalf("what is larger than the budget counts as all of it: %d, %v", n, err)
 		}
 		var order []string
 		var mu sync.Mutex
 		take := func(name string, n int64) {
-			if _, err := b.acquire(ctx, n); err != nil {
+			if _, err := b.acquire(ctx, n, n); err != nil {
 				name += " failed"
 			}
 			mu.Lock()
@@ -34,7 +34,7 @@ func TestBudget(t *testing.T) {
 		synctest.Wait()
 		go take("small", 5)
 		synctest.Wait()
-		if _, err := b.acquire(ctx, 1); !errors.Is(err, ErrThrottled) {
+		if _, err := b.acquire(ctx, 1, 1); !errors.Is(err, ErrThrottled) {
 			t.Errorf("a third waiter: %v", err)
 		}
 		b.release(10)
@@ -53,6 +53,67 @@ func TestBudget(t *testing.T) {
 		synctest.Wait()
 		if order[2] != "cancelled failed" {
 			t.Errorf("got through: %v", order)
+		}
+	})
+}
+
+// What waits is bounded in bytes as well: no more than the budget itself.
+func TestBudgetBoundsWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(100, 1000)
+		if _, err := b.acquire(t.Context(), 100, 100); err != nil {
+			t.Fatal(err)
+		}
+		var through atomic.Int64
+		for range 10 {
+			go func() {
+				if _, err := b.acquire(t.Context(), 50, 10); err == nil { // charged for more than it holds
+					through.Add(1)
+				}
+			}()
+		}
+		synctest.Wait()
+		if _, err := b.acquire(t.Context(), 50, 10); !errors.Is(err, ErrThrottled) {
+			t.Errorf("with 100 bytes waiting: %v", err)
+		}
+		b.release(100)
+		synctest.Wait()
+		for range 4 {
+			b.release(100)
+			synctest.Wait()
+		}
+		if through.Load() != 10 || b.waitingBytes.Load() != 0 || b.waiting.Load() != 0 {
+			t.Errorf("%d got through, %d bytes wait", through.Load(), b.waitingBytes.Load())
+		}
+	})
+}
+
+// Batches are decompressed a few at a time.
+func TestDecodersTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(100, 10)
+		var running, most atomic.Int64
+		gate := make(chan struct{})
+		for range 3 * decodersMax {
+			go func() {
+				_ = b.decode(t.Context(), func() error {
+					most.Store(max(most.Load(), running.Add(1)))
+					<-gate
+					running.Add(-1)
+					return nil
+				})
+			}()
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := b.decode(ctx, func() error { t.Error("out of turn"); return nil }); !errors.Is(err, context.Canceled) {
+			t.Errorf("a caller that gave up: %v", err)
+		}
+		close(gate)
+		synctest.Wait()
+		if n := most.Load(); n > decodersMax || n > int64(cap(b.decoders)) || running.Load() != 0 {
+			t.Errorf("%d at a time, %d are left", n, running.Load())
 		}
 	})
 }

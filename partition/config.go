@@ -75,9 +75,11 @@ type Limits struct {
 	Waiters         int   // 1024: appends that wait for room among those
 	TailCacheBytes  int64 // 1 MiB: newest entries in memory
 	CheckpointBytes int64 // 32 MiB: a crash replays about this much
-	ReserveBytes    int64 // 64 MiB: with less free space than this on the disk, appends are refused with ErrStorageFull; below 0: none
-	Watchers        int   // 65536: Watch beyond this sends at once, so that its caller polls
-	StateBytes      int   // 64 MiB: of a decompressed batch, where one must be decoded
+	// ReserveBytes, 64 MiB: with less free space than this on the disk, appends are refused with ErrStorageFull, and with less than a quarter of it commands; below
+	// 0: none.
+	ReserveBytes int64
+	Watchers     int // 65536: Watch beyond this sends at once, so that its caller polls
+	StateBytes   int // 64 MiB: of a decompressed batch, where one must be decoded
 }
 
 // Machine is a state machine that a group replicates beside its batches. Its methods are called from one goroutine at a time, and must be

@@ -30,9 +30,9 @@ var (
 	// ErrTooLarge: the batch is larger than max.message.bytes. Definite.
 	ErrTooLarge = errors.New("batch too large")
 	// ErrStorageFull: the disk is full, or nearly so. Definite; try again later.
-	ErrStorageFull = errors.New("storage is full")
+	ErrStorageFull = errors.New("the disk is full: reads go on, writes will again once there is space")
 	// ErrThrottled: too many callers wait for the budget of bytes in flight. Definite; try again later.
-	ErrThrottled = errors.New("too many appends wait")
+	ErrThrottled = errors.New("too many appends wait for the disk: try again in a moment")
 	// ErrClosed: the replica is closed or closing. Definite.
 	ErrClosed = errors.New("replica is closed")
 	// ErrFailed: the replica's log has failed (a failed fsync, damage); it refuses everything. errors.Is finds the cause too. Definite.
@@ -70,7 +70,7 @@ type ExpectedOffsetError struct {
 
 // Error says it in plain words.
 func (e *ExpectedOffsetError) Error() string {
-	return fmt.Sprintf("%s: %v: expected %d, next is %d", e.Name, ErrExpectedOffset, e.Expected, e.Next)
+	return fmt.Sprintf("%s: %v: expected %d, the next one is %d: read what was written in between and decide again", e.Name, ErrExpectedOffset, e.Expected, e.Next)
 }
 
 // Unwrap returns ErrExpectedOffset.
@@ -84,7 +84,14 @@ type RangeError struct {
 
 // Error says it in plain words.
 func (e *RangeError) Error() string {
-	return fmt.Sprintf("%s: %v: %d is not in [%d, %d]", e.Name, ErrOffsetOutOfRange, e.Offset, e.LogStart, e.HighWatermark)
+	why := "there are no negative offsets"
+	switch {
+	case e.Offset > e.HighWatermark:
+		why = "nothing was written there yet"
+	case e.Offset >= 0:
+		why = "older records were deleted"
+	}
+	return fmt.Sprintf("%s: %v: %d, where %s; there is %d to %d", e.Name, ErrOffsetOutOfRange, e.Offset, why, e.LogStart, e.HighWatermark)
 }
 
 // Unwrap returns ErrOffsetOutOfRange.

@@ -69,6 +69,9 @@ func (k *keeper) writeAll() {
 		if err != nil {
 			k.logger.Warn("could not write a checkpoint", "partition", k.name, "index", cp.Index, "error", err)
 		}
+		if errors.Is(err, raftlog.ErrOutOfStep) {
+			k.log.Poison(err) // the state machine and the log disagree on what was accepted: neither may be served
+		}
 		if errors.Is(err, raftlog.ErrNoSpace) || k.log.Err() != nil {
 			return
 		}

@@ -19,6 +19,7 @@ type leadership struct {
 // observe is called by raft, on whichever of its goroutines, at each change of its state or its leader. It must not block: it only has
 // reconsider look.
 func (r *Replica) observe(o *raft.Observation) bool {
+	r.elector.Observe(o)
 	switch o.Data.(type) {
 	case raft.RaftState, raft.LeaderObservation:
 		r.lead.kick()

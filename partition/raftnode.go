@@ -1,8 +1,11 @@
 package partition
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -71,6 +74,35 @@ func (n raftNode) leader() (raft.ServerAddress, raft.ServerID, uint64) {
 type barrierFuture struct{ raft.Future }
 
 func (barrierFuture) Response() any { return nil }
+
+// logGuard is the log as raft sees it. Raft never replaces an entry that was committed, unless a quorum has lost what it had acknowledged: by a power failure with
+// flush=os, or by disks that are gone or lie. The state machine here has applied it, and would neither take it back nor apply what comes in its place: raft has
+// passed that index. From then on it would disagree with the log about offsets, and a batch that it accepts would be dead for every reader. So the log is poisoned
+// first, and nothing has changed. Opened again, the replica knows no more than its newest checkpoint, and follows; if that checkpoint covers what is gone, it has
+// to be rebuilt, which its *raftlog.DamageError says.
+type logGuard struct {
+	*raftlog.Log
+	raft atomic.Pointer[raft.Raft] // nil until NewRaft has returned: nothing is committed by then
+}
+
+// DeleteRange implements raft.LogStore. Raft's main goroutine calls it, which is the one that moves the commit index.
+func (g *logGuard) DeleteRange(from, to uint64) error {
+	if node := g.raft.Load(); node != nil && g.holds(from) && from <= node.CommitIndex() {
+		return g.Poison(fmt.Errorf("%w: the leader replaces entry %d, and %d was committed: a quorum has lost it", raftlog.ErrOutOfStep, from, node.CommitIndex()))
+	}
+	err := g.Log.DeleteRange(from, to)
+	var damage *raftlog.DamageError
+	if errors.As(err, &damage) {
+		return g.Poison(err)
+	}
+	return err
+}
+
+// holds says whether an entry is there: after a checkpoint was installed, raft asks for the removal of a log that is empty already.
+func (g *logGuard) holds(index uint64) bool {
+	last, err := g.LastIndex()
+	return err == nil && index > 0 && index <= last
+}
 
 // checkResponse is the follower's last look at an answer. A follower whose disk is full answers "no", which a leader of hashicorp/raft takes for a log that does not match: it
 // would go back, entry by entry, and end by sending a checkpoint to a follower that lacks nothing. An error makes it try again instead. A mismatch sets

@@ -172,7 +172,6 @@ func TestReconcileMoveAndRemoveLeader(t *testing.T) {
 	if moving.server.ID == "4-1" {
 		moving = c.followers()[1]
 	}
-	leader := c.leader()
 	desired := []raft.Server{c.nodes[3].server}
 	for _, n := range c.nodes[:3] {
 		if n != moving {
@@ -184,7 +183,7 @@ func TestReconcileMoveAndRemoveLeader(t *testing.T) {
 	c.fill(5, 100)
 	c.ensureSame()
 
-	leader = c.leader()
+	leader := c.leader()
 	desired = nil
 	for _, n := range c.running() {
 		if n != leader {

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-log/flotilla/partition/transport"
+	"github.com/flotilla-log/flotilla/partition/transport/election"
 	"github.com/flotilla-log/flotilla/raftlog"
 )
 
@@ -33,6 +34,7 @@ type Replica struct {
 	log      *raftlog.Log
 	group    *transport.Group
 	raft     *raft.Raft
+	elector  *election.Elector
 	state    *state
 	fsm      *fsm
 	seq      *sequencer
@@ -43,7 +45,8 @@ type Replica struct {
 	serving atomic.Uint64
 	lead    lazy // runs reconsider
 	led     leadership
-	upkeep  lazy // runs runUpkeep
+	upkeep  lazy      // runs runUpkeep
+	clock   jumpGuard // of runUpkeep
 	timerMu sync.Mutex
 	timer   *time.Timer
 
@@ -124,9 +127,11 @@ func (r *Replica) newRaft() error {
 	r.log.FailFast(true)
 	err := errEnded
 	done := make(chan struct{})
+	guard := &logGuard{Log: r.log}
 	go func() {
 		defer close(done)
-		r.raft, err = raft.NewRaft(raftConfig(r.cfg), r.fsm, r.log, r.cfg.Stable, r.log.Snapshots(), r.group)
+		r.raft, err = raft.NewRaft(raftConfig(r.cfg), r.fsm, guard, r.cfg.Stable, r.log.Snapshots(), r.group)
+		guard.raft.Store(r.raft)
 	}()
 	<-done
 	cause := r.failure.Load()
@@ -146,6 +151,7 @@ var errEnded = errors.New("the stable store has failed")
 func (r *Replica) start() {
 	r.log.ServeFollowers()
 	r.seq = r.newSequencer()
+	r.elector = election.New(r.raft, r.group, r.cfg.LocalID, r.logger.With("partition", r.cfg.Name))
 	r.raft.RegisterObserver(raft.NewObserver(nil, false, r.observe))
 	r.started.Store(true)
 	r.lead.kick()
@@ -173,6 +179,7 @@ func (r *Replica) Bootstrap(servers []raft.Server) error {
 	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 		return fmt.Errorf("%s: bootstrap: %w", r.cfg.Name, err)
 	}
+	r.elector.Consider()
 	return nil
 }
 
@@ -223,7 +230,8 @@ func (r *Replica) halt() {
 	r.haltOnce.Do(func() {
 		f := r.raft.Shutdown()
 		go func() {
-			r.group.Close() // ends raft's calls to peers, which it would wait for
+			r.group.Close() // ends raft's calls to peers, which it would wait for, and the elector's
+			r.elector.Close()
 			f.Error()
 			close(r.halted)
 		}()
@@ -257,6 +265,9 @@ func (r *Replica) close(ctx context.Context) error {
 	abrupt := ctx.Err() != nil
 	r.seq.close(closed)
 	r.drain(ctx)
+	if abrupt {
+		r.release()
+	}
 	r.closing.Store(true)
 	r.stop()
 	r.stopUpkeep()
@@ -283,6 +294,18 @@ func (r *Replica) close(ctx context.Context) error {
 		return fmt.Errorf("%s: close: %w", r.cfg.Name, err)
 	}
 	return nil
+}
+
+// release has raft answer what is in flight, by giving up leadership, instead of waiting for its outcome: raft that has been shut down answers no more, and somebody would wait for ever.
+func (r *Replica) release() {
+	if r.failure.Load() != nil || r.seq.drained() == nil {
+		return
+	}
+	if _, term := r.Leader(); r.raft.State() != raft.Leader || r.group.StepDown(term) {
+		ctx, cancel := context.WithTimeout(context.Background(), collectTimeout)
+		defer cancel()
+		r.seq.waitDrained(ctx.Done())
+	}
 }
 
 // drain waits until no proposal is in flight and the state machine has applied what raft has handed to it.

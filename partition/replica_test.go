@@ -563,10 +563,22 @@ func TestAppendAsyncKeepsOrder(t *testing.T) {
 
 func TestBadBatches(t *testing.T) {
 	small := record.Gzip
-	c := newCluster(t, 1, func(cfg *Config) { cfg.Settings.MaxMessageBytes = 1000; cfg.Settings.Compression = &small })
+	c := newCluster(t, 1, func(cfg *Config) {
+		cfg.Settings.MaxMessageBytes = 1000
+		cfg.Settings.Compression = &small
+		cfg.Limits.StateBytes = 50_000
+	})
 	r := c.leader().rep
 	corrupt := recordtest.Batch(1, 10)
 	corrupt[len(corrupt)-1] ^= 1
+	b := record.NewBuilder(record.BuilderOptions{Compression: record.Zstd, ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1})
+	if err := b.Append(record.Record{Timestamp: 1, Value: make([]byte, 100_000)}); err != nil {
+		t.Fatal(err)
+	}
+	bomb, err := b.Build()
+	if err != nil || len(bomb) > 1000 {
+		t.Fatal(len(bomb), err)
+	}
 	for name, tc := range map[string]struct {
 		batch []byte
 		want  error
@@ -576,6 +588,7 @@ func TestBadBatches(t *testing.T) {
 		"too large":     {recordtest.Batch(1, 1000), ErrTooLarge},
 		"control":       {recordtest.Batch(1, 1, recordtest.Attributes(0x20)), record.ErrInvalid},
 		"transactional": {recordtest.Batch(1, 1, recordtest.Producer(1, 0, 0), recordtest.Attributes(0x10)), record.ErrInvalid},
+		"large inside":  {bomb, record.ErrTooLarge},
 		"before 1970":   {recordtest.Batch(1, 1, recordtest.Time(-5)), record.ErrInvalid},
 	} {
 		if _, err := r.Append(testContext(t), AppendRequest{Batch: tc.batch}); !errors.Is(err, tc.want) {

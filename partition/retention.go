@@ -42,6 +42,7 @@ func (r *Replica) runUpkeep() {
 	if r.broken() != nil {
 		return
 	}
+	_, _ = r.clock.believe(r.cfg.Now(), time.Now()) // followers too: they may lead when the clock jumps
 	if r.IsLeader() {
 		if err := r.retain(r.stopCtx); err != nil && !errors.Is(err, ErrNotLeader) && !r.closing.Load() {
 			r.logger.Warn("retention could not be applied; it is tried again", "partition", r.cfg.Name, "error", err)
@@ -55,7 +56,11 @@ func (r *Replica) retain(ctx context.Context) error {
 	s := r.settings.Load()
 	r.rollOld(s)
 	start, hw := r.Bounds()
-	cmd := trimCommand{logStart: min(retainedFrom(r.log.Segments(), s, r.cfg.Now()), hw)}
+	now, jumped := r.clock.believe(r.cfg.Now(), time.Now())
+	if jumped > 0 {
+		r.logger.Warn("the clock has jumped ahead: records are not dropped for it until it has stayed there for a day", "partition", r.cfg.Name, "by", jumped)
+	}
+	cmd := trimCommand{logStart: min(retainedFrom(r.log.Segments(), s, now), hw)}
 	if r.cfg.Machine != nil {
 		cmd.index = r.machineTrim(s)
 	}
@@ -77,7 +82,11 @@ func retainedFrom(segments []raftlog.SegmentInfo, s *Settings, now time.Time) re
 		total += seg.Bytes
 	}
 	var from record.Offset
-	for _, seg := range segments {
+	for i, seg := range segments {
+		if seg.MaxTimestamp > now.UnixMilli() && i+1 < len(segments) {
+			// Times of the future would keep the segment, and all after it, until then. What counts is when its successor was begun.
+			seg.MaxTimestamp = segments[i+1].CreatedAt.UnixMilli()
+		}
 		tooMuch := s.RetentionBytes >= 0 && total-seg.Bytes >= s.RetentionBytes
 		if !seg.Sealed || (!tooMuch && !expired(seg, s, now)) {
 			break

@@ -39,10 +39,28 @@ func TestRetainedFrom(t *testing.T) {
 	}
 }
 
+// A record from the future (nanoseconds taken for milliseconds, say) does not keep its segment, and all after it, until then.
+func TestRetentionOfTheFuture(t *testing.T) {
+	now := time.UnixMilli(1_000_000)
+	segments := []raftlog.SegmentInfo{
+		{BaseOffset: 0, NextOffset: 10, MaxTimestamp: 1 << 60, Sealed: true, CreatedAt: time.UnixMilli(1000)},
+		{BaseOffset: 10, NextOffset: 20, MaxTimestamp: 1 << 60, Sealed: true, CreatedAt: time.UnixMilli(200_000)},
+		{BaseOffset: 20, NextOffset: 30, MaxTimestamp: 1 << 60, CreatedAt: time.UnixMilli(700_000)},
+	}
+	for age, want := range map[time.Duration]record.Offset{801 * time.Second: 0, 799 * time.Second: 10, 301 * time.Second: 10, 299 * time.Second: 20, 1: 20} {
+		if got := retainedFrom(segments, &Settings{RetentionAge: age, RetentionBytes: -1}, now); got != want {
+			t.Errorf("retention.ms %s: from %d, want %d", age, got, want)
+		}
+	}
+}
+
 func TestRetentionByBytes(t *testing.T) {
 	c := newCluster(t, 3, func(cfg *Config) { cfg.Settings.SegmentBytes = 4 << 10; cfg.Settings.RetentionBytes = 12 << 10 })
 	c.fill(100, 300)
+	// A replica that wrote its checkpoints more slowly than it rolled has dropped some, and removes those segments together with the next
+	// one that has a checkpoint: so more has to come.
 	c.eventually("segments go, on all replicas", func() bool {
+		c.fill(2, 300)
 		c.leader().rep.upkeep.kick()
 		for _, n := range c.nodes {
 			if n.rep.log.Size() > 20<<10 {
@@ -52,7 +70,7 @@ func TestRetentionByBytes(t *testing.T) {
 		return true
 	})
 	start, hw := c.leader().rep.Bounds()
-	if start < 50 || hw != 100 || c.leader().rep.log.Size() < 12<<10 {
+	if start < 50 || hw < 100 || c.leader().rep.log.Size() < 12<<10 {
 		t.Errorf("[%d, %d] is left, %d bytes", start, hw, c.leader().rep.log.Size())
 	}
 	c.ensureSame()
@@ -62,7 +80,7 @@ func TestRetentionByAgeOfAnIdlePartition(t *testing.T) {
 	var now atomic.Int64
 	now.Store(1_700_000_000_000)
 	c := newCluster(t, 3, func(cfg *Config) {
-		cfg.Settings.RetentionAge = time.Hour
+		cfg.Settings.RetentionAge = 20 * time.Minute
 		cfg.Now = func() time.Time { return time.UnixMilli(now.Load()) }
 	})
 	for range 10 {
@@ -73,7 +91,13 @@ func TestRetentionByAgeOfAnIdlePartition(t *testing.T) {
 	if start, _ := r.Bounds(); start != 0 {
 		t.Fatalf("the log start moved to %d at once", start)
 	}
-	now.Add(2 * 3600 * 1000)
+	now.Add(10 * 365 * 24 * 3600 * 1000) // a clock that was set wrong makes nothing old
+	r.runUpkeep()
+	if start, _ := r.Bounds(); start != 0 {
+		t.Fatalf("the log start moved to %d when the clock jumped", start)
+	}
+	now.Add(-10 * 365 * 24 * 3600 * 1000)
+	now.Add(40 * 60 * 1000)
 	c.eventually("all that is old goes, on all replicas, although nobody appends", func() bool {
 		c.leader().rep.upkeep.kick()
 		for _, n := range c.nodes {

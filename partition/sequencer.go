@@ -191,7 +191,7 @@ func (s *sequencer) enter(sub submission) error {
 		return s.enterBatch(sub)
 	}
 	if !sub.upkeep {
-		if err := s.space.check(); err != nil {
+		if err := s.space.check(len(sub.data), true); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
@@ -208,7 +208,7 @@ func (s *sequencer) enterBatch(sub submission) error {
 	if err := s.checkOffset(sub); err != nil {
 		return err
 	}
-	if err := s.space.check(); err != nil {
+	if err := s.space.check(len(sub.data), false); err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	h := sub.header
@@ -296,16 +296,24 @@ func (s *sequencer) enqueue(p *proposal) {
 	}
 }
 
+// decoders is the budget whose turns to decompress count: the broker's, if there is one.
+func (s *sequencer) decoders() *Budget {
+	if s.shared != nil {
+		return s.shared
+	}
+	return s.budget
+}
+
 // charge takes n bytes of the budgets; it may wait. release gives them back.
 func (s *sequencer) charge(ctx context.Context, n int) (release func(), err error) {
-	own, err := s.budget.acquire(ctx, max(int64(n), s.least))
+	own, err := s.budget.acquire(ctx, max(int64(n), s.least), int64(n))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
 	if s.shared == nil {
 		return func() { s.budget.release(own) }, nil
 	}
-	shared, err := s.shared.acquire(ctx, int64(n))
+	shared, err := s.shared.acquire(ctx, int64(n), int64(n))
 	if err != nil {
 		s.budget.release(own)
 		return nil, fmt.Errorf("%s: %w", s.name, err)

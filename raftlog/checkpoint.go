@@ -140,8 +140,8 @@ func ReadCheckpoint(r io.Reader) (Checkpoint, error) {
 }
 
 // WriteCheckpoint stores the state of the state machine after the entry at c.Index, durably. The log up to there is made durable first, so that after a crash no
-// checkpoint is ahead of its log. Term and NextOffset have to be those of the log at that index, or the error wraps ErrInvalid: the state machine and the log
-// would disagree on what was accepted. Checkpoints that nobody needs any more are removed afterwards: kept are the newest, the one at FirstIndex-1, and those at
+// checkpoint is ahead of its log. Term and NextOffset have to be those of the log at that index, or the error wraps ErrInvalid and ErrOutOfStep: the state machine and
+// the log disagree on what was accepted. Checkpoints that nobody needs any more are removed afterwards: kept are the newest, the one at FirstIndex-1, and those at
 // the ends of sealed segments.
 //
 // It runs beside StoreLogs without holding it up.
@@ -186,7 +186,7 @@ func (l *Log) checkCheckpoint(c Checkpoint) error {
 		return err
 	}
 	if term != c.Term || next != c.NextOffset {
-		return fmt.Errorf("%w: it says term %d and next offset %d, and the log says %d and %d", ErrInvalid, c.Term, c.NextOffset, term, next)
+		return fmt.Errorf("%w: %w: it says term %d and next offset %d, and the log says %d and %d", ErrInvalid, ErrOutOfStep, c.Term, c.NextOffset, term, next)
 	}
 	return nil
 }

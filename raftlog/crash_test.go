@@ -342,7 +342,7 @@ func TestCrashInstall(t *testing.T) {
 		r.crash("after an installation")
 		all = nil
 	}
-	all = r.store(all, r.random(appenderFor(t, r.log), 6))
+	r.store(all, r.random(appenderFor(t, r.log), 6))
 	r.close()
 }
 

@@ -249,6 +249,28 @@ func TestHarmlessLosses(t *testing.T) {
 	}
 }
 
+// TestReadersChangeNoFile: the index that replaces a bad one stays in memory. Written by a reader it could come after a truncation, and tell of a segment that is gone.
+func TestReadersChangeNoFile(t *testing.T) {
+	mem, segs := damagedLog(t, true)
+	flip(t, mem, numbered(segs[1].FirstIndex, indexExt), indexHeaderSize+3)
+	opts := testOptions(mem)
+	opts.TailCacheBytes = -1
+	l := mustOpen(t, opts)
+	defer l.Close()
+	before := snapshotFiles(t, mem)
+	for o := l.FirstOffset(); o < l.NextOffset(); o++ {
+		if res, err := l.ReadBatches(o, l.NextOffset(), 1); err != nil || len(res.Batches) != 1 {
+			t.Fatalf("read at %d: %d batches, %v", o, len(res.Batches), err)
+		}
+	}
+	if after := snapshotFiles(t, mem); after != before {
+		t.Errorf("reads changed\n%sinto\n%s", before, after)
+	}
+	if l.segs[1].points == nil {
+		t.Error("every reader would scan the segment again")
+	}
+}
+
 // TestTornTail: what an interrupted write left is cut off, wherever it was interrupted.
 func TestTornTail(t *testing.T) {
 	mem := newMem(t)

@@ -183,6 +183,10 @@ func (l *Log) Err() error {
 // runtime.Goexit. Before (off, the default) it returns the error.
 func (l *Log) FailFast(on bool) { l.failFast.Store(on) }
 
+// Poison is for a cause that only raft's side can see, such as a leader that wants entries removed which this replica has applied: no change is
+// possible afterwards, and OnFailure is called. The result wraps ErrPoisoned and the cause.
+func (l *Log) Poison(cause error) error { return l.poison(cause) }
+
 // poison ends all changes. The first cause is kept and reported; the result wraps both it and ErrPoisoned.
 func (l *Log) poison(cause error) error {
 	err := fmt.Errorf("%s: %w: %w", l.dir, ErrPoisoned, cause)

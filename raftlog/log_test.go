@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -185,11 +186,12 @@ func TestCheckpoints(t *testing.T) {
 	} {
 		b := checkpointAt(t, l, 29)
 		bad(&b)
-		if err := l.WriteCheckpoint(b); !errors.Is(err, ErrInvalid) {
+		if err := l.WriteCheckpoint(b); !errors.Is(err, ErrInvalid) || errors.Is(err, ErrOutOfStep) != (b.Index == 29) {
 			t.Errorf("checkpoint with a wrong %s: %v", name, err)
 		}
 	}
-	if err := l.DeleteRange(28, 30); !errors.Is(err, ErrInvalid) {
+	var damage *DamageError
+	if err := l.DeleteRange(28, 30); !errors.Is(err, ErrInvalid) || !errors.As(err, &damage) || !strings.HasSuffix(damage.File, "28.ckpt") {
 		t.Errorf("truncation below a checkpoint: %v", err)
 	}
 	for range 2 {

@@ -130,13 +130,17 @@ func (l *Log) acquire(seg *segment) (*handle, error) {
 	return l.files.put(seg, file, points, false)
 }
 
-// loadPoints reads a sealed segment's index file, or rebuilds it from the segment if it is bad.
+// loadPoints reads a sealed segment's index file. If it is bad, a scan of the segment replaces it, in memory: a reader changes no file, since the segment may be
+// cut or go meanwhile, and an index that says "sealed" would then look like the trace of a lost segment.
 func (l *Log) loadPoints(seg *segment, file io.ReaderAt) (sparse, error) {
 	l.mu.RLock()
-	want, points := seg.record(true), seg.points
+	want, points, version, sealed := seg.record(true), seg.points, l.version, seg.sealed
 	l.mu.RUnlock()
-	if points != nil {
-		return nil, nil // readers use those
+	switch {
+	case !sealed:
+		return nil, nil // it grows: readers use those of the segment
+	case points != nil:
+		return points, nil
 	}
 	b, err := readFile(l.fs, seg.idxPath, indexSizeMax(want.end))
 	if err == nil {
@@ -152,10 +156,17 @@ func (l *Log) loadPoints(seg *segment, file io.ReaderAt) (sparse, error) {
 	if err != nil {
 		return nil, err
 	}
-	if werr := writeFile(l.fs, seg.idxPath, want.encode(scanned.points)); werr != nil {
-		l.logger.Warn("cannot write an index", "file", seg.idxPath, "error", werr)
-	}
+	l.keepPoints(seg, scanned.points, version)
 	return scanned.points, nil
+}
+
+// keepPoints spares the next reader the scan, unless entries have gone since.
+func (l *Log) keepPoints(seg *segment, points sparse, version uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.version == version && seg.sealed {
+		seg.points = points
+	}
 }
 
 // indexSizeMax is how large the index file of a segment can be.

@@ -13,8 +13,9 @@ import (
 // DeleteRange removes entries; from and to are inclusive, as raft wants it.
 //
 // A suffix goes (it conflicts with a leader's log), and durably so before DeleteRange returns: no crash brings an entry back once others may be
-// stored in its place. A suffix that reaches below a checkpoint is refused, since what a checkpoint covers was committed. A prefix is not removed,
-// without an error: retention owns the beginning of the log, see Trim. A range in the middle is refused.
+// stored in its place. A suffix that reaches below a checkpoint is refused, since what a checkpoint covers was committed: the error wraps ErrInvalid and a
+// *DamageError with the checkpoint's file. A prefix is not removed, without an error: retention owns the beginning of the log, see Trim. A range in the
+// middle is refused.
 //
 // When raft empties the log after it has installed a snapshot, there is nothing left to do: closing the sink has reset the log.
 func (l *Log) DeleteRange(from, to uint64) error {
@@ -37,7 +38,9 @@ func (l *Log) DeleteRange(from, to uint64) error {
 	}
 	lo = max(lo, first)
 	if n := len(l.checkpoints); n > 0 && lo <= l.checkpoints[n-1].index {
-		return fmt.Errorf("%s: %w: entries from %d on cannot go: there is a checkpoint at %d", l.dir, ErrInvalid, lo, l.checkpoints[n-1].index)
+		return fmt.Errorf("%w: entries from %d on cannot go: %w", ErrInvalid, lo, &DamageError{
+			File: l.path(l.checkpoints[n-1].file()), Offset: 16, Reason: "it covers entries that were committed, and that the others have lost",
+		})
 	}
 	l.logger.Info("removing conflicting entries", "dir", l.dir, "from", lo, "to", last)
 	if err := l.truncateAfter(lo - 1); err != nil {

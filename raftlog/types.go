@@ -22,13 +22,13 @@ var (
 	// ErrPoisoned comes from every mutation after a failed fsync, or after damage was found by a read. Reads go on. The log has to be closed; after
 	// a failed fsync what was acknowledged before is intact and reopening is safe, after damage reopening reports it again or the replica must be rebuilt.
 	ErrPoisoned = errors.New("log is poisoned")
-	// ErrOutOfStep poisons the log when raft's memory of the last entry is ahead of the log, which hashicorp/raft v1.7.3 cannot repair while it
-	// runs (see README.md): close raft and the log, and open both again. Nothing is damaged.
-	ErrOutOfStep = errors.New("raft's memory of the log is out of step")
+	// ErrOutOfStep says that what raft or the state machine has in memory no longer fits the log, such as raft's memory of the last entry, which hashicorp/raft
+	// v1.7.3 cannot repair while it runs (see README.md): close raft and the log, and open both again. Nothing is damaged.
+	ErrOutOfStep = errors.New("memory is out of step with the log")
 	// ErrClosed comes after Close.
 	ErrClosed = errors.New("log is closed")
 	// ErrNewerFormat comes from Open for a file that a later release wrote. Upgrade; the files are untouched.
-	ErrNewerFormat = errors.New("written by a newer release")
+	ErrNewerFormat = errors.New("written by a newer release, upgrade to read it")
 	// ErrInvalid comes for a request that breaks a rule of this package, such as a gap in the indexes. Nothing was done.
 	ErrInvalid = errors.New("invalid request to the log")
 	// ErrTooLarge comes for an entry above MaxEntryBytes, or a checkpoint above 256 MiB. Nothing was done.

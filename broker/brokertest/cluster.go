@@ -50,11 +50,10 @@ type Node struct {
 	ID  api.BrokerID
 	Dir string
 
-	cfg      broker.Config
-	b        *broker.Broker // nil while it is down
-	conn     *grpc.ClientConn
-	isolated atomic.Bool
-	conns    connSet
+	cfg   broker.Config
+	b     *broker.Broker // nil while it is down
+	conn  *grpc.ClientConn
+	conns connSet
 }
 
 // Start runs a cluster and waits until all of its brokers are ready. It is stopped with the test.
@@ -281,25 +280,20 @@ func (c *Cluster) stopAll() {
 
 // Isolate cuts a broker's connections with its peers, in both directions; clients and gossip still reach it.
 func (c *Cluster) Isolate(id api.BrokerID) {
-	n := c.Node(id)
-	n.isolated.Store(true)
-	n.conns.closeAll()
+	c.Node(id).conns.cutAll()
 }
 
 // Heal ends what Isolate began.
-func (c *Cluster) Heal(id api.BrokerID) { c.Node(id).isolated.Store(false) }
+func (c *Cluster) Heal(id api.BrokerID) { c.Node(id).conns.heal() }
 
 var errIsolated = fmt.Errorf("isolated: %w", io.ErrClosedPipe)
 
 func (n *Node) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	if n.isolated.Load() {
-		return nil, errIsolated
-	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
-	return n.conns.add(conn), nil
+	return n.conns.add(conn)
 }
 
 // isolatedListener drops what comes while the broker is isolated.
@@ -314,16 +308,16 @@ func (l *isolatedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !l.n.isolated.Load() {
-			return l.n.conns.add(conn), nil
+		if tracked, err := l.n.conns.add(conn); err == nil {
+			return tracked, nil
 		}
-		_ = conn.Close()
 	}
 }
 
-// connSet closes all connections of a broker at once.
+// connSet closes all connections of a broker at once, and lets no new one through while it is cut.
 type connSet struct {
 	mu    sync.Mutex
+	cut   bool
 	conns map[*trackedConn]bool
 }
 
@@ -332,15 +326,19 @@ type trackedConn struct {
 	set *connSet
 }
 
-func (s *connSet) add(c net.Conn) net.Conn {
+func (s *connSet) add(c net.Conn) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.cut {
+		_ = c.Close()
+		return nil, errIsolated
+	}
 	if s.conns == nil {
 		s.conns = map[*trackedConn]bool{}
 	}
 	t := &trackedConn{c, s}
 	s.conns[t] = true
-	return t
+	return t, nil
 }
 
 func (t *trackedConn) Close() error {
@@ -350,9 +348,16 @@ func (t *trackedConn) Close() error {
 	return t.Conn.Close()
 }
 
-func (s *connSet) closeAll() {
+func (s *connSet) heal() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.cut = false
+}
+
+func (s *connSet) cutAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut = true
 	for t := range s.conns {
 		_ = t.Conn.Close()
 	}

@@ -102,11 +102,13 @@ func (l *Load) Acked() int {
 	return sum
 }
 
-// Longest is the longest time that a record took until it was acknowledged, retries included.
+// Longest is the longest time that a record took until it was acknowledged, retries included, since the last call.
 func (l *Load) Longest() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.slow
+	slow := l.slow
+	l.slow = 0
+	return slow
 }
 
 // AwaitProgress waits until n more records were acknowledged in each partition.

@@ -177,9 +177,6 @@ func rebalanced(v View) *model {
 	return m
 }
 
-// moved says whether the partition gets other brokers.
-func (mp *modelPart) moved() bool { return len(mp.moves()) > 0 }
-
 // moves pairs the brokers that lose the partition with those that get it.
 func (mp *modelPart) moves() []api.ReplicaMove {
 	var out []api.ReplicaMove
@@ -190,8 +187,8 @@ func (mp *modelPart) moves() []api.ReplicaMove {
 			gone = append(gone, id)
 		}
 	}
-	for _, id := range mp.brokers {
-		if !slices.Contains(old, id) {
+	for _, id := range mp.brokers { // as many as are gone: every move replaces one by one that is not there yet
+		if !slices.Contains(old, id) && len(out) < len(gone) {
 			out = append(out, api.ReplicaMove{TopicPartition: mp.p.TP(), From: gone[len(out)], To: id})
 		}
 	}

@@ -71,8 +71,12 @@ func problems(v View, p *metadata.Partition) []string {
 		out = append(out, "no leader")
 	}
 	for _, r := range p.Replicas {
-		if b := v.State.Brokers[r.Broker]; b == nil || !v.Alive[r.Broker] {
+		switch b := v.State.Brokers[r.Broker]; {
+		case b == nil || !v.Alive[r.Broker]:
 			out = append(out, fmt.Sprintf("1 of %d replicas on %s broker %d", len(p.Replicas), goneWord(b), r.Broker))
+		case incarnation(r) != b.Incarnation:
+			// From when the broker is registered again until the planner asks for another replica, which is when this would show as moving.
+			out = append(out, fmt.Sprintf("1 of %d replicas lost with the disk of broker %d", len(p.Replicas), r.Broker))
 		}
 	}
 	for _, q := range p.Quarantined {

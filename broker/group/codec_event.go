@@ -65,6 +65,22 @@ func DecodeCommand(b []byte) (Limits, []Event, error) {
 	return l, events, r.end()
 }
 
+// IsBarrier says whether a command is but the Barrier with which a coordinator begins.
+func IsBarrier(cmd []byte) bool {
+	if len(cmd) > barrierSizeMax { // cheap for all others
+		return false
+	}
+	_, events, err := DecodeCommand(cmd)
+	if err != nil || len(events) != 1 {
+		return false
+	}
+	_, ok := events[0].(*Barrier)
+	return ok
+}
+
+// barrierSizeMax is above the size of an encoded Barrier with any Limits.
+const barrierSizeMax = 64
+
 func (r *reader) limit() int {
 	v := r.uint()
 	if v > math.MaxInt64 {

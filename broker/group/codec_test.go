@@ -3,6 +3,7 @@ package group
 import (
 	"bytes"
 	"errors"
+	"math"
 	"reflect"
 	"testing"
 	"time"
@@ -171,4 +172,23 @@ func FuzzCheckpoint(f *testing.F) {
 			m.Apply(EncodeCommand(Limits{}, ev), time.UnixMilli(9), 1)
 		}
 	})
+}
+
+func TestIsBarrier(t *testing.T) {
+	l := Limits{GroupsMax: math.MaxInt32, MembersMax: math.MaxInt32, OffsetsMax: math.MaxInt32, StateBytesMax: math.MaxInt64}
+	for _, x := range []struct {
+		cmd  []byte
+		want bool
+	}{
+		{EncodeCommand(l, &Barrier{}), true},
+		{EncodeCommand(Limits{}, &Barrier{}), true},
+		{EncodeCommand(l, &Barrier{}, &Barrier{}), false},
+		{EncodeCommand(l, &ExpireOffsets{RetentionMs: 1}), false},
+		{[]byte{commandBase | commandVersion}, false},
+		{nil, false},
+	} {
+		if got := IsBarrier(x.cmd); got != x.want {
+			t.Errorf("%x: %v", x.cmd, got)
+		}
+	}
 }

@@ -119,9 +119,9 @@ type Config struct {
 	// an *api.Error keeps its code (CodeNotLeader becomes CodeNotCoordinator); others become CodeCoordinatorNotAvailable. It must return when
 	// ctx ends or leadership is lost. Required. Calls never overlap.
 	Propose func(ctx context.Context, cmd []byte) (any, error)
-	// Term gives the Raft term in which this broker leads the partition, 0 while it does not. It is asked before each call, so that a
-	// leadership lost, or lost and won again, of which LeaderStop and LeaderStart have not told yet, cannot serve old reads. It must
-	// be cheap. nil: only LeaderStart and LeaderStop count.
+	// Term gives the Raft term in which this broker leads the partition, 0 while it does not. It is asked before each call and each proposal, so
+	// that a leadership lost, or lost and won again, of which LeaderStop and LeaderStart have not told yet, cannot serve old reads or
+	// end sessions by deadlines of another time. It must be cheap. nil: only LeaderStart and LeaderStop count.
 	Term func() uint64
 	// Partitions gives the number of partitions of a topic, and false if there is no such topic; for members that leave the
 	// assignment to the coordinator. Required. It must not block.

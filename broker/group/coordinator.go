@@ -97,7 +97,7 @@ func (c *Coordinator) lead() (*term, error) {
 	if !t.ready.Load() {
 		return nil, api.Errorf(api.CodeCoordinatorNotAvailable, "%s: the coordinator is starting", c.cfg.Name)
 	}
-	if c.cfg.Term != nil && c.cfg.Term() != t.raftTerm {
+	if t.over() {
 		return nil, c.notCoordinator()
 	}
 	if err := c.cfg.Machine.err(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/group/assign"
@@ -759,8 +760,9 @@ func TestRefusedRequests(t *testing.T) {
 func TestStopWhileStarting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeLog(t, 1, Settings{})
-		l.hold = make(chan struct{})
 		b := l.brokers[0]
+		wantCode(t, b.LeaderStart(ctx), api.CodeNotCoordinator) // it does not lead yet
+		l.hold, l.raftTerm = make(chan struct{}), 1
 		wantCode(t, b.Heartbeat(ctx, api.MemberRef{Group: "g"}), api.CodeNotCoordinator)
 		started := make(chan error, 1)
 		go func() { started <- b.LeaderStart(ctx) }()
@@ -773,6 +775,54 @@ func TestStopWhileStarting(t *testing.T) {
 		defer cancel()
 		wantCode(t, b.LeaderStart(short), api.CodeRequestTimedOut)
 		wantCode(t, b.Heartbeat(ctx, api.MemberRef{Group: "g"}), api.CodeNotCoordinator)
+	})
+}
+
+// TestDeadlinesOfAnotherTerm: leadership was lost and won again, and nobody has told the coordinator. The member was heard of elsewhere in between,
+// so the deadlines that it has here must not end its session.
+func TestDeadlinesOfAnotherTerm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeLog(t, 1, Settings{})
+		l.topics.Store("t", int32(1))
+		b := l.start(0)
+		defer l.stop()
+		joined := must[api.NativeJoinResult](t)(b.JoinAndSync(ctx, nativeRequest("")))
+		l.mu.Lock()
+		l.raftTerm++
+		l.mu.Unlock()
+		time.Sleep(time.Minute) // virtual; six sessions
+		ref := api.MemberRef{Group: "g", MemberID: joined.MemberID, Generation: joined.Generation}
+		wantCode(t, b.Heartbeat(ctx, ref), api.CodeNotCoordinator)
+		l.start(0)
+		if err := b.Heartbeat(ctx, ref); err != nil {
+			t.Errorf("the member is gone: %v", err)
+		}
+	})
+}
+
+// TestOnlyTextIsKept: what members say of themselves ends up in protobuf strings, which cannot carry anything else.
+func TestOnlyTextIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeLog(t, 1, Settings{})
+		b := l.start(0)
+		defer l.stop()
+		req := nativeRequest("")
+		req.ClientID, req.ClientHost = strings.Repeat("\u00fc", 100)[1:], "host\xff"
+		joined := must[api.NativeJoinResult](t)(b.JoinAndSync(ctx, req))
+		m := must[api.GroupDescription](t)(b.Describe(ctx, "g")).Members[0]
+		for _, s := range []string{joined.MemberID, m.MemberID, m.ClientID, m.ClientHost} {
+			if !utf8.ValidString(s) || s == "" {
+				t.Errorf("%q is not text", s)
+			}
+		}
+		for _, ref := range []api.MemberRef{{Group: "g\xff"}, {Group: "g", MemberID: "\xff"}, {Group: "g", InstanceID: "\xff"}} {
+			req := nativeRequest("")
+			req.MemberRef = ref
+			_, err := b.JoinAndSync(ctx, req)
+			wantCode(t, err, api.CodeInvalidRequest)
+		}
+		o := api.OffsetCommit{TopicPartition: api.TopicPartition{Topic: "t"}, Metadata: "\xff"}
+		wantCode(t, b.CommitOffsets(ctx, api.MemberRef{Group: "other", Generation: -1}, []api.OffsetCommit{o}), api.CodeInvalidRequest)
 	})
 }
 

@@ -2,7 +2,9 @@ package group
 
 import (
 	"context"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 )
@@ -58,8 +60,8 @@ func (c *Coordinator) newMemberID(clientID, instanceID string) string {
 	return "member-" + c.cfg.NewID()
 }
 
-// clip shortens what is for people's eyes only.
-func clip(s string) string { return s[:min(len(s), clientBytesMax)] }
+// clip shortens what is for people's eyes only, and makes it text: it ends up in protobuf strings, which must be UTF-8.
+func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), clientBytesMax)], "") }
 
 func (c *Coordinator) checkJoin(req api.JoinRequest) error {
 	if err := checkRef(req.MemberRef); err != nil {
@@ -93,12 +95,18 @@ func checkRef(ref api.MemberRef) error {
 	if len(ref.MemberID) > 2*nameBytesMax || len(ref.InstanceID) > nameBytesMax {
 		return api.Errorf(api.CodeInvalidRequest, "group %q: a member ID or instance ID is too long", ref.Group)
 	}
+	if !utf8.ValidString(ref.MemberID) || !utf8.ValidString(ref.InstanceID) {
+		return api.Errorf(api.CodeInvalidRequest, "group %q: a member ID or instance ID is not UTF-8", ref.Group)
+	}
 	return nil
 }
 
 func checkGroupName(group string) error {
 	if group == "" || len(group) > nameBytesMax {
 		return api.Errorf(api.CodeInvalidRequest, "a group's name must have 1 to %d bytes", nameBytesMax)
+	}
+	if !utf8.ValidString(group) {
+		return api.Errorf(api.CodeInvalidRequest, "a group's name must be UTF-8: %q is not", group)
 	}
 	return nil
 }

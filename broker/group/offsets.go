@@ -2,6 +2,7 @@ package group
 
 import (
 	"context"
+	"unicode/utf8"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 )
@@ -56,6 +57,8 @@ func (c *Coordinator) checkOffsets(group string, offsets []api.OffsetCommit, neg
 			return api.Errorf(api.CodeInvalidRequest, "group %q: %q/%d is no partition", group, clip(o.Topic), o.Partition)
 		case o.Offset < 0 && !negative:
 			return api.Errorf(api.CodeInvalidRequest, "group %q: offset %d of %s/%d is negative", group, o.Offset, o.Topic, o.Partition)
+		case !utf8.ValidString(o.Metadata):
+			return api.Errorf(api.CodeInvalidRequest, "group %q: the metadata of %s/%d is not UTF-8", group, o.Topic, o.Partition)
 		case len(o.Metadata) > c.settings.OffsetMetadataMax:
 			tp := o.TopicPartition
 			err := api.Errorf(api.CodeOffsetMetadataTooLarge, "group %q: the metadata of %s/%d has %d bytes; %d are allowed",

@@ -124,7 +124,7 @@ func (q *queue) send(batch []*proposal) {
 }
 
 func (q *queue) propose(cmd []byte, n int) ([]Result, *api.Error) {
-	if q.t.ctx.Err() != nil {
+	if q.t.over() {
 		return nil, q.t.c.notCoordinator()
 	}
 	ctx, cancel := context.WithTimeout(q.t.ctx, q.t.c.settings.ProposeTimeout)

@@ -27,7 +27,8 @@ func (g *group) checkCommit(e *Commit) *api.Error {
 		return nil
 	}
 	if g.fresh {
-		return g.checkGeneration(e.Generation)
+		return api.Errorf(api.CodeIllegalGeneration, "group %q has no members, so there is no generation %d: commit as a member, or outside of a group with generation -1",
+			g.id, e.Generation)
 	}
 	if _, err := g.check(e.MemberID, e.InstanceID); err != nil {
 		return err

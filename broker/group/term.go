@@ -68,7 +68,9 @@ func newTerm(c *Coordinator) *term {
 // start waits for the barrier before it arms anything: until then the groups may not be those that were committed.
 func (t *term) start(ctx context.Context) error {
 	if t.c.cfg.Term != nil {
-		t.raftTerm = t.c.cfg.Term()
+		if t.raftTerm = t.c.cfg.Term(); t.raftTerm == 0 {
+			return t.c.notCoordinator()
+		}
 	}
 	t.machine.observe(t.happened)
 	t.wg.Go(t.queue.run)
@@ -81,6 +83,12 @@ func (t *term) start(ctx context.Context) error {
 	t.wg.Go(t.assigner.run)
 	t.ready.Store(true)
 	return nil
+}
+
+// over says that the term has ended, also where LeaderStop has not been called yet: what it knows of deadlines may be out of date then, even
+// if this broker leads again.
+func (t *term) over() bool {
+	return t.ctx.Err() != nil || t.c.cfg.Term != nil && t.c.cfg.Term() != t.raftTerm
 }
 
 func (t *term) stop() {

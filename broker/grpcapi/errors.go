@@ -3,6 +3,7 @@ package grpcapi
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -85,9 +86,19 @@ func toDetail(e *api.Error) *pb.ErrorDetail {
 		d.Leader = toEndpoint(*e.Leader)
 	}
 	if e.TP != nil {
-		d.Topic, d.Partition = e.TP.Topic, e.TP.Partition
+		d.Topic, d.Partition = clip(e.TP.Topic), e.TP.Partition
 	}
 	return d
+}
+
+// maxErrorText bounds the texts of errors: they quote what was asked for, and gRPC sends them as headers, which clients limit.
+const maxErrorText = 1000
+
+func clip(s string) string {
+	if len(s) <= maxErrorText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxErrorText], "") + "..."
 }
 
 // toStatus is what a call returns for err; nil stays nil.
@@ -103,7 +114,7 @@ func toStatus(err error) error {
 	if errors.Is(e.Cause, context.Canceled) {
 		code = codes.Canceled
 	}
-	st := status.New(code, e.Message)
+	st := status.New(code, clip(e.Message))
 	if withDetail, derr := st.WithDetails(toDetail(e)); derr == nil {
 		st = withDetail
 	}

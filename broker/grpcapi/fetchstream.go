@@ -216,7 +216,8 @@ func (s *fetchSession) poll(ctx context.Context) (context.Context, context.Cance
 
 func (f *fetchStream) fetchOnce(ctx context.Context, req api.FetchRequest, cursors []*fetchCursor) error {
 	pctx, cancel := f.session.poll(ctx)
-	results, err := f.svc.broker.Fetch(pctx, req)
+	results, release, err := f.svc.fetch(pctx, req)
+	defer release()
 	interrupted := pctx.Err() != nil
 	cancel()
 	if err != nil {

@@ -503,3 +503,35 @@ func TestListOffsets(t *testing.T) {
 		t.Errorf("no position: %v", o)
 	}
 }
+
+// Readers that wait for data hold none of the budget for fetched data, and readers that have some give it back.
+func TestWaitingFetchesLeaveTheBudgetToOthers(t *testing.T) {
+	f := newFake(tp("empty", 0), tp("full", 0))
+	for range 20 {
+		produce(t, f, tp("full", 0), "0123456789")
+	}
+	_, conn := serve(t, f, Options{MaxFetchBytes: 1000, FetchInflightBytes: 1000})
+	log, ctx := pb.NewLogClient(conn), testContext(t)
+	for range 5 {
+		stream, err := log.Fetch(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(&pb.FetchRequest{CreditBytes: 1 << 20, MaxWaitMs: 60000, Add: []*pb.FetchPartition{{Topic: "empty"}}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for next := int64(0); next < 20; {
+		r, err := log.Read(ctx, &pb.ReadRequest{Topic: "full", Offset: next, MaxBytes: 1000, MaxWaitMs: 60000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Data.Batches) > 1000 || r.Data.NextOffset <= next {
+			t.Fatalf("%d bytes, next %d after %d", len(r.Data.Batches), r.Data.NextOffset, next)
+		}
+		next = r.Data.NextOffset
+	}
+}

@@ -4,6 +4,10 @@ import (
 	"context"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
+	"golang.org/x/sync/errgroup"
+
 	"github.com/flotilla-log/flotilla/broker/api"
 	pb "github.com/flotilla-log/flotilla/proto/flotilla/v1"
 	"github.com/flotilla-log/flotilla/proto/record"
@@ -15,6 +19,43 @@ type logService struct {
 	opts     Options
 	stopping context.Context
 	aborting context.Context
+	fetches  *semaphore.Weighted // bytes of fetched data in memory
+}
+
+// idleFetchBytes is what a fetch that waits for data may come back with beside the budget; what more there is comes with the next one.
+const idleFetchBytes = 64 << 10
+
+// fetch is the broker's Fetch within the budget for fetched data. release gives it back, once the results were sent. A long poll does not
+// hold any of it while it waits: what is there already is taken within the budget, and what wakes it is kept small.
+func (s *logService) fetch(ctx context.Context, req api.FetchRequest) (results []api.FetchResult, release func(), err error) {
+	if err := s.fetches.Acquire(ctx, int64(req.MaxBytes)); err != nil {
+		return nil, func() {}, err
+	}
+	release = func() { s.fetches.Release(int64(req.MaxBytes)) }
+	now := req
+	now.MaxWait = 0
+	results, err = s.broker.Fetch(ctx, now)
+	if err == nil && (req.MaxWait == 0 || enough(results, req.MinBytes)) {
+		return results, release, nil
+	}
+	release()
+	if err == nil {
+		req.MaxBytes = min(req.MaxBytes, max(idleFetchBytes, req.MinBytes))
+		results, err = s.broker.Fetch(ctx, req)
+	}
+	return results, func() {}, err
+}
+
+// enough says that results are worth returning without waiting.
+func enough(results []api.FetchResult, minBytes int) bool {
+	n := 0
+	for _, r := range results {
+		if r.Err != nil {
+			return true
+		}
+		n += sizeOf(r.Batches)
+	}
+	return n >= max(minBytes, 1)
 }
 
 // toAppend checks a produce request's shape and makes the batch.
@@ -72,7 +113,7 @@ func toProduced(id uint64, r api.AppendResult) *pb.ProduceResponse {
 
 func toProduceError(id uint64, err error) *pb.ProduceResponse {
 	e := asError(err)
-	return &pb.ProduceResponse{CorrelationId: id, Error: toDetail(e), ErrorMessage: e.Message}
+	return &pb.ProduceResponse{CorrelationId: id, Error: toDetail(e), ErrorMessage: clip(e.Message)}
 }
 
 func (s *logService) Read(ctx context.Context, req *pb.ReadRequest) (*pb.ReadResponse, error) {
@@ -87,10 +128,11 @@ func (s *logService) Read(ctx context.Context, req *pb.ReadRequest) (*pb.ReadRes
 	}
 	ctx, cancel := joinStop(ctx, s.stopping)
 	defer cancel()
-	results, err := s.broker.Fetch(ctx, fetch)
+	results, release, err := s.fetch(ctx, fetch)
 	if err != nil {
 		return nil, toStatus(s.orStopping(err))
 	}
+	defer release()
 	if len(results) != 1 {
 		return nil, toStatus(api.Errorf(api.CodeInternal, "a read of one partition gave %d results", len(results)))
 	}
@@ -136,12 +178,21 @@ func (s *logService) ListOffsets(ctx context.Context, req *pb.ListOffsetsRequest
 	if n := len(req.GetPartitions()); n > s.opts.MaxFetchPartitions {
 		return nil, toStatus(invalid("%d partitions are asked for; at most %d in one request", n, s.opts.MaxFetchPartitions))
 	}
-	resp := &pb.ListOffsetsResponse{}
-	for _, p := range req.GetPartitions() {
-		resp.Offsets = append(resp.Offsets, s.listOffset(ctx, p))
+	resp := &pb.ListOffsetsResponse{Offsets: make([]*pb.ListedOffset, len(req.GetPartitions()))}
+	var g errgroup.Group
+	g.SetLimit(listConcurrency)
+	for i, p := range req.GetPartitions() {
+		g.Go(func() error {
+			resp.Offsets[i] = s.listOffset(ctx, p)
+			return nil
+		})
 	}
+	_ = g.Wait() // each has its own error
 	return resp, nil
 }
+
+// listConcurrency is how many partitions of one request are looked up at a time: each may have to wait for an election, or for news of its topic.
+const listConcurrency = 32
 
 func (s *logService) listOffset(ctx context.Context, p *pb.ListOffsetsPartition) *pb.ListedOffset {
 	out := &pb.ListedOffset{Topic: p.GetTopic(), Partition: p.GetPartition(), Offset: -1, TimestampMs: -1, LeaderEpoch: -1}
@@ -154,7 +205,7 @@ func (s *logService) listOffset(ctx context.Context, p *pb.ListOffsetsPartition)
 		}
 	}
 	e := asError(err)
-	out.Error, out.ErrorMessage = toDetail(e), e.Message
+	out.Error, out.ErrorMessage = toDetail(e), clip(e.Message)
 	return out
 }
 

@@ -103,7 +103,7 @@ func toPartitionData(r api.FetchResult, from record.Offset, decode bool, limit i
 	}
 	if err != nil {
 		e := asError(err)
-		d.Error, d.ErrorMessage = toDetail(e), e.Message
+		d.Error, d.ErrorMessage = toDetail(e), clip(e.Message)
 	}
 	return d
 }

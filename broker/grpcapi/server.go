@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -27,6 +28,9 @@ type Options struct {
 	MaxMessageBytes int
 	// MaxFetchBytes is the most data in one response. Default 32 MiB. A single batch larger than that is still sent.
 	MaxFetchBytes int
+	// FetchInflightBytes bounds the data of all responses that are being read and sent at a time; fetches beyond it wait their
+	// turn. Default 256 MiB.
+	FetchInflightBytes int64
 	// MaxConnections bounds the connections accepted at once; more wait in the listen queue. Default 10000.
 	MaxConnections int
 	// MaxStreams bounds the calls in flight per connection. Default 1000.
@@ -60,6 +64,7 @@ func orDefault[T comparable](v, def T) T {
 func (o Options) withDefaults() Options {
 	o.MaxMessageBytes = min(orDefault(o.MaxMessageBytes, maxMessageBytes), maxMessageBytes)
 	o.MaxFetchBytes = orDefault(o.MaxFetchBytes, 32<<20)
+	o.FetchInflightBytes = max(orDefault(o.FetchInflightBytes, 256<<20), int64(o.MaxFetchBytes))
 	o.MaxConnections = orDefault(o.MaxConnections, 10000)
 	o.MaxStreams = orDefault(o.MaxStreams, 1000)
 	o.StreamInflight = orDefault(o.StreamInflight, 1024)
@@ -92,7 +97,9 @@ func New(b api.Broker, opts Options) *Server {
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.aborting, s.abort = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(serverOptions(opts)...)
-	pb.RegisterLogServer(s.grpc, &logService{broker: b, opts: opts, stopping: s.stopping, aborting: s.aborting})
+	pb.RegisterLogServer(s.grpc, &logService{
+		broker: b, opts: opts, stopping: s.stopping, aborting: s.aborting, fetches: semaphore.NewWeighted(opts.FetchInflightBytes),
+	})
 	pb.RegisterGroupsServer(s.grpc, &groupsService{broker: b})
 	pb.RegisterAdminServer(s.grpc, &adminService{topics: b, groups: b})
 	pb.RegisterClusterServer(s.grpc, &clusterService{broker: b, stopping: s.stopping})
@@ -104,6 +111,7 @@ func New(b api.Broker, opts Options) *Server {
 
 func serverOptions(o Options) []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(o.MaxMessageBytes + messageOverhead),
 		// What is sent is bounded by MaxFetchBytes and by single batches; decoded records may be larger than either.
 		grpc.MaxSendMsgSize(math.MaxInt32),

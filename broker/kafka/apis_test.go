@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -145,19 +146,30 @@ func TestJoinGroup(t *testing.T) {
 	if r := join(9); r.ErrorCode != errMemberIDRequired || r.MemberID != "m-1" || r.Generation != -1 {
 		t.Errorf("a first join: %+v", r)
 	}
-	var asked api.JoinRequest
+	var mu sync.Mutex
+	var last api.JoinRequest
+	joinedWith := func() api.JoinRequest {
+		mu.Lock()
+		defer mu.Unlock()
+		return last
+	}
+	f.mu.Lock()
 	f.join = func(_ context.Context, req api.JoinRequest) (api.JoinResult, error) {
-		asked = req
+		mu.Lock()
+		defer mu.Unlock()
+		last = req
 		return api.JoinResult{MemberID: "m", Leader: "m", Generation: 2, Protocol: "range", SkipAssignment: true, Members: []api.JoinedMember{{MemberID: "m"}}}, nil
 	}
-	if r := join(9); r.LeaderID != "m" || !r.SkipAssignment || len(r.Members) != 1 || !asked.RequireMemberID || asked.ClientID != "test" || asked.ClientHost != "/127.0.0.1" {
+	f.mu.Unlock()
+	r, asked := join(9), joinedWith()
+	if r.LeaderID != "m" || !r.SkipAssignment || len(r.Members) != 1 || !asked.RequireMemberID || asked.ClientID != "test" || asked.ClientHost != "/127.0.0.1" {
 		t.Errorf("version 9: %+v, asked %+v", r, asked)
 	}
 	// Before version 9 a leader cannot be told to skip the assignment: it does not learn that it leads.
 	if r := join(8); r.LeaderID != "" || len(r.Members) != 0 || r.MemberID != "m" {
 		t.Errorf("version 8: %+v", r)
 	}
-	if join(3); asked.RequireMemberID {
+	if join(3); joinedWith().RequireMemberID {
 		t.Error("clients of version 3 do not know member IDs that are handed out first")
 	}
 }
@@ -165,8 +177,11 @@ func TestJoinGroup(t *testing.T) {
 // A partition that cannot be committed does not keep the others from it.
 func TestOffsetCommitByPartition(t *testing.T) {
 	f := newFake()
+	var mu sync.Mutex
 	var stored []api.OffsetCommit
 	f.commit = func(offsets []api.OffsetCommit) error {
+		mu.Lock()
+		defer mu.Unlock()
 		for _, o := range offsets {
 			if len(o.Metadata) > 3 {
 				tp := o.TopicPartition
@@ -194,6 +209,8 @@ func TestOffsetCommitByPartition(t *testing.T) {
 	add("orders", 2, "")
 	add("nope", 0, "")
 	resp := ask[*kmsg.OffsetCommitResponse](dial(t, addr), req)
+	mu.Lock()
+	defer mu.Unlock()
 	var got []int16
 	for _, rt := range resp.Topics {
 		got = append(got, rt.Partitions[0].ErrorCode)

@@ -144,8 +144,11 @@ func (f *fakeBroker) FindCoordinator(context.Context, string) (api.Endpoint, err
 	return f.self(), nil
 }
 func (f *fakeBroker) JoinGroup(ctx context.Context, req api.JoinRequest) (api.JoinResult, error) {
-	if f.join != nil {
-		return f.join(ctx, req)
+	f.mu.Lock()
+	join := f.join
+	f.mu.Unlock()
+	if join != nil {
+		return join(ctx, req)
 	}
 	return api.JoinResult{}, &api.Error{Code: api.CodeMemberIDRequired, MemberID: "m-1"}
 }

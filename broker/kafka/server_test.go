@@ -91,7 +91,9 @@ func TestProduceAndFetchInAllVersions(t *testing.T) {
 	for v := int16(4); v <= 18; v++ {
 		resp := ask[*kmsg.FetchResponse](w, fetchRequest(v, 0, 5, 100))
 		p := resp.Topics[0].Partitions[0]
+		f.mu.Lock()
 		want := bytes.Join(f.logs[0][2:], nil)
+		f.mu.Unlock()
 		if p.ErrorCode != 0 || p.HighWatermark != offset || !bytes.Equal(p.RecordBatches, want) {
 			t.Fatalf("fetch version %d: error %d, high watermark %d, %d bytes instead of %d", v, p.ErrorCode, p.HighWatermark, len(p.RecordBatches), len(want))
 		}
@@ -175,9 +177,11 @@ func TestAcksZero(t *testing.T) {
 	meta := kmsg.NewPtrMetadataRequest()
 	w.send(meta, 2)
 	w.receive(meta, 2) // the first answer there is
+	f.mu.Lock()
 	if f.next[0] != 1 {
 		t.Error("the record was not stored")
 	}
+	f.mu.Unlock()
 	w.send(produceRequest(9, 0, 7, batch(t, "a")), 3)
 	w.closed()
 }

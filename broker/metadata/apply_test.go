@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -305,6 +306,35 @@ func FuzzCommand(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// A command of a newer release ends it: nothing after it is applied, and no snapshot claims otherwise.
+func TestNewerCommandHalts(t *testing.T) {
+	good, err := encodeCommand("", &InitCluster{ClusterID: "c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, newer := range map[string][]byte{
+		"version": append([]byte{commandVersion + 1}, good[1:]...),
+		"kind":    append([]byte{commandVersion}, mustJSON(t, envelope{Kind: "from-the-future", Body: json.RawMessage("{}")})...),
+	} {
+		f := newFSM()
+		var told []error
+		f.onHalt = func(err error) { told = append(told, err) }
+		f.Apply(&raft.Log{Index: 1, Data: newer})
+		before := f.state.Load()
+		f.Apply(&raft.Log{Index: 2, Data: newer})
+		o := f.Apply(&raft.Log{Index: 3, Data: good}).(outcome)
+		if len(told) != 1 || !errors.Is(told[0], ErrNewerFormat) || !strings.Contains(told[0].Error(), "entry 1") || !strings.Contains(told[0].Error(), "upgrade") {
+			t.Errorf("%s: told %v", name, told)
+		}
+		if !o.Failed || f.state.Load() != before || f.index.Load() != 0 {
+			t.Errorf("%s: went on to index %d: %+v", name, f.index.Load(), o)
+		}
+		if _, err := f.Snapshot(); !errors.Is(err, ErrNewerFormat) {
+			t.Errorf("%s: a snapshot: %v", name, err)
+		}
+	}
 }
 
 func BenchmarkReport(b *testing.B) {

@@ -28,6 +28,9 @@ func (c *CreateTopic) apply(ch *change) (Result, error) {
 
 // checkAssignment checks the brokers of partitions to be added to the have that are there.
 func (ch *change) checkAssignment(topic string, have int, rf int16, assignment [][]api.BrokerID) error {
+	if rf < 1 {
+		return api.Errorf(api.CodeInvalidReplicationFactor, "topic %q: a replication factor of %d is not possible", topic, rf)
+	}
 	for i, brokers := range assignment {
 		if len(brokers) != int(rf) {
 			return api.Errorf(api.CodeInvalidReplicationFactor, "%s/%d is assigned to %d brokers instead of %d", topic, have+i, len(brokers), rf)

@@ -167,6 +167,7 @@ func (n *Node) bootstrapRaft(founders []Founder) error {
 	if err == nil {
 		n.log.Info("a new cluster begins", "cluster", n.cfg.Identity.record().Pledge.ClusterID, "brokers", len(founders))
 		n.fsm.changed.raise()
+		n.elector.Consider()
 	}
 	return err
 }

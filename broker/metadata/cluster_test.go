@@ -31,6 +31,8 @@ type cluster struct {
 	addrs map[raft.ServerAddress]string
 	cut   map[[2]api.BrokerID]bool // pairs that cannot reach each other
 	nodes map[api.BrokerID]*testNode
+
+	heartbeat time.Duration
 }
 
 type testNode struct {
@@ -44,7 +46,11 @@ type testNode struct {
 }
 
 func newTestCluster(t *testing.T, brokers ...api.BrokerID) *cluster {
-	c := &cluster{t: t, expect: len(brokers), addrs: map[raft.ServerAddress]string{}, cut: map[[2]api.BrokerID]bool{}, nodes: map[api.BrokerID]*testNode{}}
+	return newTestClusterWith(t, 300*time.Millisecond, brokers...)
+}
+
+func newTestClusterWith(t *testing.T, heartbeat time.Duration, brokers ...api.BrokerID) *cluster {
+	c := &cluster{t: t, heartbeat: heartbeat, expect: len(brokers), addrs: map[raft.ServerAddress]string{}, cut: map[[2]api.BrokerID]bool{}, nodes: map[api.BrokerID]*testNode{}}
 	t.Cleanup(func() {
 		for _, n := range c.nodes {
 			n.stop()
@@ -98,7 +104,7 @@ func (n *testNode) tryStart() error {
 		return errors.Join(err, n.trans.Close())
 	}
 	n.Node, err = Open(Config{Dir: filepath.Join(n.dir, "metadata"), Identity: ident, Transport: n.trans, Stable: n.stable.Group(Group), Logger: logger,
-		OnFailure: func(err error) { n.failed <- err }, Timing: Timing{Heartbeat: 300 * time.Millisecond, SnapshotEvery: 64}})
+		OnFailure: func(err error) { n.failed <- err }, Timing: Timing{Heartbeat: c.heartbeat, SnapshotEvery: 64}})
 	if err != nil {
 		return errors.Join(err, n.trans.Close(), n.stable.Close())
 	}
@@ -351,6 +357,25 @@ func TestFailoverAndRestart(t *testing.T) {
 }
 
 // What the disks hold at some moment, without any orderly end, is enough.
+// TestEvidenceElects has a timeout that nobody waits for: the cluster begins, loses its leader and is restarted by evidence alone.
+func TestEvidenceElects(t *testing.T) {
+	start := time.Now()
+	c := newTestClusterWith(t, 20*time.Second, 1, 2, 3)
+	c.bootstrap()
+	c.leader().stop()
+	c.leader()
+	for _, n := range c.nodes {
+		n.stop()
+	}
+	for _, n := range c.nodes {
+		n.start()
+	}
+	c.leader()
+	if took := time.Since(start); took > 8*time.Second {
+		t.Errorf("three elections took %s, with a timeout of %s", took, c.heartbeat)
+	}
+}
+
 func TestCrashOfAll(t *testing.T) {
 	c := newTestCluster(t, 1, 2, 3)
 	c.bootstrap()

@@ -19,7 +19,7 @@
 // # Versions
 //
 // Commands, snapshots and broker.json are JSON behind a format version. Unknown fields are ignored, so that a newer
-// release may add some; a newer format version is refused by name. A command kind that this release does not know changes
-// nothing and returns an error, on all brokers alike as long as no broker proposes kinds that the oldest release in the cluster
-// does not know.
+// release may add some; a newer format version is refused by name. A broker that meets a command of a
+// version or kind that it does not know applies nothing more and ends (Config.OnFailure): it would have another state than the others. So no broker
+// may propose kinds that the oldest release in the cluster does not know.
 package metadata

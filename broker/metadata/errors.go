@@ -15,14 +15,14 @@ var (
 	// ErrMalformed: bytes from a peer or the disk make no sense.
 	ErrMalformed = errors.New("metadata: malformed")
 	// ErrNewerFormat: written by a newer release. Upgrade this broker.
-	ErrNewerFormat = errors.New("metadata: newer format")
+	ErrNewerFormat = errors.New("written by a newer release: upgrade this broker")
 	// ErrClusterMismatch: the data directory, or a peer, belongs to another cluster. Correct the data directory or the addresses to join.
 	ErrClusterMismatch = errors.New("metadata: belongs to another cluster")
 	// ErrBrokerMismatch: the data directory belongs to another broker ID.
-	ErrBrokerMismatch = errors.New("metadata: data directory belongs to another broker")
+	ErrBrokerMismatch = errors.New("the data directory belongs to another broker: start it with that ID, or give this broker its own directory")
 	// ErrMetadataLost: broker.json says that the broker took part in the metadata group, but the group's files are gone. A member that forgot
 	// its votes must not come back: empty the whole data directory, and the broker joins as a new incarnation.
-	ErrMetadataLost = errors.New("metadata: metadata files are missing")
+	ErrMetadataLost = errors.New("metadata: files are missing")
 	// ErrPledged: the broker has promised its first vote to another attempt at bootstrapping.
 	ErrPledged = errors.New("metadata: pledged to another bootstrap")
 )

@@ -56,6 +56,11 @@ type fsm struct {
 
 	requests map[string]outcome
 	ring     []string // the keys of requests, oldest first
+
+	// halted is why nothing more is applied: a command that a newer release wrote. Whoever skipped it would have another state than the others, and its
+	// snapshot would make that last. onHalt is told, once.
+	halted error
+	onHalt func(error)
 }
 
 func newFSM() *fsm {
@@ -66,11 +71,21 @@ func newFSM() *fsm {
 
 // Apply implements raft.FSM. It returns an outcome.
 func (f *fsm) Apply(log *raft.Log) any {
+	if f.halted != nil {
+		return failure(f.halted)
+	}
+	request, cmd, err := decodeCommand(log.Data)
+	if errors.Is(err, ErrNewerFormat) {
+		f.halted = fmt.Errorf("entry %d of the metadata log: %w", log.Index, err)
+		if f.onHalt != nil {
+			f.onHalt(f.halted)
+		}
+		return failure(f.halted)
+	}
 	defer func() {
 		f.index.Store(log.Index)
 		f.applied.raise()
 	}()
-	request, cmd, err := decodeCommand(log.Data)
 	if request != "" {
 		if o, done := f.requests[request]; done {
 			return o
@@ -126,6 +141,9 @@ type snapshot struct {
 
 // Snapshot implements raft.FSM. It only takes pointers; Persist does the work while commands go on.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	if f.halted != nil {
+		return nil, f.halted
+	}
 	s := &snapshot{FormatVersion: snapshotVersion, Index: f.index.Load(), State: f.state.Load()}
 	for _, r := range f.ring {
 		s.Requests = append(s.Requests, applied{r, f.requests[r]})
@@ -184,12 +202,22 @@ func (s *snapshot) check() error {
 			return fmt.Errorf("%w: snapshot: topic %q", ErrMalformed, name)
 		}
 		for i, p := range t.Partitions {
-			if p == nil || p.Topic != name || int(p.Partition) != i {
+			if p == nil || p.Topic != name || int(p.Partition) != i || len(p.Replicas) == 0 || repeated(p.Replicas) {
 				return fmt.Errorf("%w: snapshot: partition %d of topic %q", ErrMalformed, i, name)
 			}
 		}
 	}
 	return nil
+}
+
+// repeated says that a broker has two of the replicas.
+func repeated(list []Replica) bool {
+	for i, r := range list {
+		if hasBroker(list[:i], r.Broker) {
+			return true
+		}
+	}
+	return false
 }
 
 // signal wakes all who wait for something to change. The zero value is ready.

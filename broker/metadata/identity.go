@@ -63,7 +63,7 @@ func OpenIdentity(dir string, broker api.BrokerID) (*Identity, error) {
 		err = i.parse(data, broker)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("metadata: %s: %w", i.path(), err)
+		return nil, fmt.Errorf("%s: %w", i.path(), err)
 	}
 	if i.rec.ClusterID != "" {
 		close(i.changed)

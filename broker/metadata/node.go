@@ -14,6 +14,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/partition/transport"
+	"github.com/flotilla-log/flotilla/partition/transport/election"
 )
 
 // Config says how to open a Node.
@@ -27,7 +28,8 @@ type Config struct {
 	// Stable holds this group's term and vote: stable.Store.Group(metadata.Group).
 	Stable raft.StableStore
 	Timing Timing
-	// OnFailure is called at most once, when the node finds that the broker must not go on: it belongs to another cluster.
+	// OnFailure is called at most once, when the node finds that the broker must not go on: it belongs to another cluster, or a newer release has written
+	// to the metadata log (ErrNewerFormat). It must not block.
 	OnFailure func(error)
 	Logger    hclog.Logger
 }
@@ -65,6 +67,8 @@ type Node struct {
 	fsm  *fsm
 	raft *raft.Raft
 	logs *logStore
+	// elector finds a new leader as soon as the old one's broker is gone; raft's own timeouts are for the rest.
+	elector *election.Elector
 
 	observer      *raft.Observer
 	observations  chan raft.Observation
@@ -85,10 +89,11 @@ func Open(cfg Config) (*Node, error) {
 		cfg.Logger = hclog.NewNullLogger()
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, fsm: newFSM(), observations: make(chan raft.Observation, 16)}
+	n.fsm.onHalt = n.fail
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
 		n.cancel()
-		return nil, fmt.Errorf("metadata: %s: %w", cfg.Dir, err)
+		return nil, fmt.Errorf("%s: %w", cfg.Dir, err)
 	}
 	n.handle()
 	n.wg.Add(1)
@@ -148,7 +153,9 @@ func (n *Node) startRaft(snapshots raft.SnapshotStore) error {
 	if err != nil {
 		return errors.Join(err, group.Close())
 	}
+	n.elector = election.New(n.raft, group, n.serverID(), quiet(n.log))
 	n.observer = raft.NewObserver(n.observations, false, func(o *raft.Observation) bool {
+		n.elector.Observe(o)
 		_, leader := o.Data.(raft.LeaderObservation)
 		return leader
 	})
@@ -243,13 +250,18 @@ func (n *Node) settle() {
 	}
 }
 
+// fail tells the broker, once, that it must not go on.
+func (n *Node) fail(err error) {
+	if n.failed.CompareAndSwap(false, true) && n.cfg.OnFailure != nil {
+		n.cfg.OnFailure(err)
+	}
+}
+
 func (n *Node) learn(clusterID string) {
 	err := n.cfg.Identity.Learn(clusterID)
 	switch {
 	case errors.Is(err, ErrClusterMismatch):
-		if n.failed.CompareAndSwap(false, true) && n.cfg.OnFailure != nil {
-			n.cfg.OnFailure(err)
-		}
+		n.fail(err)
 	case err != nil:
 		n.log.Error("broker.json cannot be written", "error", err)
 	}
@@ -268,7 +280,8 @@ func (n *Node) Close() error {
 	n.close.Do(func() {
 		n.cancel()
 		n.snapshot()
-		err = n.raft.Shutdown().Error()
+		err = n.raft.Shutdown().Error() // closes the group too, and so ends the elector's requests
+		n.elector.Close()
 		n.wg.Wait()
 		n.raft.DeregisterObserver(n.observer)
 		err = errors.Join(err, n.logs.Close())

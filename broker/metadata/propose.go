@@ -15,6 +15,8 @@ import (
 const (
 	// maxCommandBytes bounds an encoded command.
 	maxCommandBytes = 16 << 20
+	// proposeTimeout bounds a proposal whose caller set no deadline.
+	proposeTimeout = 30 * time.Second
 	// attemptTimeout bounds one attempt to propose, of as many as the context allows.
 	attemptTimeout = 5 * time.Second
 	// retryEvery is the pause between attempts while there is no leader.
@@ -25,7 +27,8 @@ const (
 var errNotProposed = errors.New("not proposed")
 
 // Propose has the command applied once, passing it to the leader and trying again until ctx ends, and returns when this broker's State
-// contains it. Trying again is harmless: the state machine recognises a request that it has applied. ctx should have a deadline.
+// contains it. Trying again is harmless: the state machine recognises a request that it has applied. Without a deadline in ctx it gives up after
+// proposeTimeout, as whoever asked may never do.
 // Errors: *api.Error of the command itself; ErrNoLeader, ErrOutcomeUnknown, ErrClosed.
 func (n *Node) Propose(ctx context.Context, c Command) (Result, error) {
 	if err := c.check(n.State()); err != nil {
@@ -37,6 +40,11 @@ func (n *Node) Propose(ctx context.Context, c Command) (Result, error) {
 	}
 	if len(data) > maxCommandBytes {
 		return Result{}, api.Errorf(api.CodeInvalidRequest, "the change is too large: %d bytes of at most %d", len(data), maxCommandBytes)
+	}
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, proposeTimeout)
+		defer cancel()
 	}
 	o, err := n.proposeUntil(ctx, data)
 	if err != nil {

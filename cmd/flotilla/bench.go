@@ -45,7 +45,6 @@ type benchOptions struct {
 	compression string
 	buffer      byteSize
 	rate        float64
-	group       string
 	brokerPIDs  []string
 	cpuProfile  string
 

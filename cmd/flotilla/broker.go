@@ -25,7 +25,8 @@ func (o *logOptions) register(fs *pflag.FlagSet) {
 	fs.StringVar(&o.format, "log-format", outputText, "log format: text or json")
 }
 
-func (a *app) newLogger(o logOptions, name string) (hclog.Logger, error) {
+// newLogger makes the one logger of the process, of which every broker gets a Named one: they share the lock on standard error.
+func (a *app) newLogger(o logOptions) (hclog.Logger, error) {
 	level := hclog.LevelFromString(o.level)
 	if level == hclog.NoLevel {
 		return nil, usageErrorf("unknown log level %q: use trace, debug, info, warn or error", o.level)
@@ -34,7 +35,7 @@ func (a *app) newLogger(o logOptions, name string) (hclog.Logger, error) {
 		return nil, usageErrorf("unknown log format %q: use text or json", o.format)
 	}
 	return hclog.New(&hclog.LoggerOptions{
-		Name: name, Level: level, Output: a.stderr, JSONFormat: o.format == outputJSON, TimeFn: func() time.Time { return time.Now().UTC() },
+		Level: level, Output: a.stderr, JSONFormat: o.format == outputJSON, TimeFn: func() time.Time { return time.Now().UTC() },
 		TimeFormat: "2006-01-02T15:04:05.000Z",
 	}), nil
 }
@@ -163,17 +164,18 @@ func (a *app) runBroker(ctx context.Context, o *brokerOptions) error {
 	if err != nil {
 		return err
 	}
-	cfg.Logger, err = a.newLogger(o.log, fmt.Sprintf("broker-%d", o.id))
+	logger, err := a.newLogger(o.log)
 	if err != nil {
 		return err
 	}
+	cfg.Logger = logger.Named(fmt.Sprintf("broker-%d", o.id))
 	cfg.Logger.Info("starting", "version", cfg.Version, "id", o.id, "data_dir", cfg.DataDir, "pid", os.Getpid())
 	b, err := broker.New(cfg)
 	if err != nil {
 		return withCode(exitUsage, err)
 	}
 	if err := b.Start(ctx); err != nil {
-		return fmt.Errorf("broker %d: %w", o.id, err)
+		return err
 	}
 	return a.serve(ctx, []*broker.Broker{b}, o.shutdownTimeout)
 }

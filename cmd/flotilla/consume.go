@@ -260,13 +260,16 @@ type partitionSource struct {
 }
 
 func newPartitionSource(c *client.Client, tps []client.TopicPartition, ends map[client.TopicPartition]int64, o consumeOptions) (*partitionSource, error) {
+	var assignments []client.Assignment
+	for _, tp := range tps {
+		if end, ok := ends[tp]; ok && o.start.kind == startOffset && o.start.value > end {
+			return nil, withCode(exitRefused, fmt.Errorf("offset %d is past the end of %s, which is at %d", o.start.value, tp, end))
+		}
+		assignments = append(assignments, client.Assignment{Topic: tp.Topic, Partition: tp.Partition, Start: o.start.position()})
+	}
 	consumer, err := c.NewConsumer()
 	if err != nil {
 		return nil, err
-	}
-	var assignments []client.Assignment
-	for _, tp := range tps {
-		assignments = append(assignments, client.Assignment{Topic: tp.Topic, Partition: tp.Partition, Start: o.start.position()})
 	}
 	if err := consumer.Assign(assignments...); err != nil {
 		return nil, errors.Join(err, consumer.Close())

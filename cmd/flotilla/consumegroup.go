@@ -14,7 +14,8 @@ const closeTimeout = 10 * time.Second
 // groupSource reads as a member of a group. The client commits by itself what was polled before the last poll; since that was printed by then,
 // and the rest is committed by close, no record is committed that was not printed.
 type groupSource struct {
-	member    *client.GroupConsumer
+	join      func() (*client.GroupConsumer, error)
+	member    *client.GroupConsumer // nil before the first poll
 	admin     *client.Admin
 	group     string
 	ends      map[client.TopicPartition]int64 // nil: no end in view
@@ -35,17 +36,20 @@ func newGroupSource(c *client.Client, topic string, ends map[client.TopicPartiti
 		}
 		opts = append(opts, client.WithStrategies(strategy))
 	}
-	member, err := c.NewGroupConsumer(o.group, []string{topic}, opts...)
-	if err != nil {
-		return nil, err
-	}
 	return &groupSource{
-		member: member, admin: c.Admin(), group: o.group, ends: ends, positions: map[client.TopicPartition]int64{},
+		join:  func() (*client.GroupConsumer, error) { return c.NewGroupConsumer(o.group, []string{topic}, opts...) },
+		admin: c.Admin(), group: o.group, ends: ends, positions: map[client.TopicPartition]int64{},
 	}, nil
 }
 
-func (s *groupSource) poll(ctx context.Context) ([]*client.Record, error) {
-	return pollFor(ctx, true, s.member.Poll)
+// poll joins the group if that is still to be done: a group that has nothing left to read is not disturbed.
+func (s *groupSource) poll(ctx context.Context) (records []*client.Record, err error) {
+	if s.member == nil {
+		if s.member, err = s.join(); err != nil {
+			return nil, err
+		}
+	}
+	return pollFor(ctx, s.ends != nil, s.member.Poll)
 }
 
 // finished asks the group's coordinator, not more often than every second: partitions may have been read by other members, or earlier.
@@ -107,6 +111,9 @@ func (s *groupSource) commitLast(ctx context.Context) error {
 
 // close commits and leaves the group.
 func (s *groupSource) close() error {
+	if s.member == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	return errors.Join(s.commitLast(ctx), s.member.Close(ctx))

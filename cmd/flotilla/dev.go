@@ -22,6 +22,9 @@ const devBrokers = 3
 // devPortStep is the distance between the ports of neighbouring brokers.
 const devPortStep = 10
 
+// devStopTimeout bounds the polite part of stopping: the brokers all stop at the same time, so there is nobody to be polite to.
+const devStopTimeout = 2 * time.Second
+
 type devOptions struct {
 	dir      string
 	portBase int
@@ -74,11 +77,11 @@ func (a *app) runDev(ctx context.Context, o devOptions) error {
 			err = b.Start(ctx)
 		}
 		if err != nil {
-			return errors.Join(fmt.Errorf("broker %d: %w", cfg.ID, err), shutdownAll(brokers, time.Second))
+			return errors.Join(err, shutdownAll(brokers, time.Second))
 		}
 		brokers = append(brokers, b)
 	}
-	return a.serve(ctx, brokers, 10*time.Second)
+	return a.serve(ctx, brokers, devStopTimeout)
 }
 
 func (a *app) devConfigs(o devOptions) ([]broker.Config, error) {
@@ -86,6 +89,10 @@ func (a *app) devConfigs(o devOptions) ([]broker.Config, error) {
 		return nil, usageErrorf("--dir is empty")
 	}
 	addrs, err := devAddresses(o.portBase)
+	if err != nil {
+		return nil, err
+	}
+	logger, err := a.newLogger(o.log)
 	if err != nil {
 		return nil, err
 	}
@@ -104,9 +111,7 @@ func (a *app) devConfigs(o devOptions) ([]broker.Config, error) {
 		cfg.Timing.FastGossip = true
 		// All three stop together, so there is nobody to hand over to for long.
 		cfg.Timing.HandOver = 500 * time.Millisecond
-		if cfg.Logger, err = a.newLogger(o.log, fmt.Sprintf("broker-%d", cfg.ID)); err != nil {
-			return nil, err
-		}
+		cfg.Logger = logger.Named(fmt.Sprintf("broker-%d", cfg.ID))
 		configs = append(configs, cfg)
 	}
 	return configs, nil

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -85,6 +84,10 @@ What an interrupted write left at the very end is no damage: it was never acknow
 
 // inspectAll calls inspect for every log at or below root, all of them even if some are damaged.
 func (a *app) inspectAll(root string, inspect func(dir string) (*raftlog.Report, error)) error {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return err
+	}
 	dirs, err := findLogs(root)
 	if err != nil {
 		return err
@@ -108,26 +111,28 @@ func (a *app) inspectAll(root string, inspect func(dir string) (*raftlog.Report,
 	return errors.Join(errs...)
 }
 
-// lockName is the file that whoever uses a directory holds a lock on: a log its own, and a broker that of its data directory.
-const lockName = "LOCK"
+// brokerLock is the file in a data directory that a running broker holds a lock on, and partitionsDir where its logs are.
+const (
+	brokerLock    = "LOCK"
+	partitionsDir = "partitions"
+)
 
-// inspectLocked keeps a broker from opening the log while it is looked at. It makes no lock file where there is none, and does without a
-// lock on files that it may not open for writing, such as those of a read-only copy.
+// inspectLocked keeps a broker from starting while its log is looked at; raftlog.Inspect does the same for the one log. It makes no lock
+// file where there is none, and does without a lock on files that it may not write, such as those of a read-only copy.
 func inspectLocked(dir string, inspect func(dir string) (*raftlog.Report, error)) (report *raftlog.Report, err error) {
-	for _, path := range []string{dir, filepath.Join(dir, "..", "..")} {
-		file := filepath.Join(path, lockName)
-		if _, err := os.Stat(file); err != nil {
-			continue
-		}
-		lock, err := vfs.OS().Lock(file)
-		switch {
-		case errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS):
-			continue
-		case err != nil:
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, lock.Close()) }()
+	parent := filepath.Dir(dir)
+	file := filepath.Join(filepath.Dir(parent), brokerLock)
+	if _, err := os.Stat(file); err != nil || filepath.Base(parent) != partitionsDir {
+		return inspect(dir)
 	}
+	lock, err := vfs.OS().Lock(file)
+	switch {
+	case errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS):
+		return inspect(dir)
+	case err != nil:
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
 	return inspect(dir)
 }
 
@@ -141,7 +146,7 @@ func findLogs(root string) ([]string, error) {
 		if !d.IsDir() {
 			return nil
 		}
-		is, err := isLogDir(path)
+		is, err := raftlog.IsLogDir(vfs.OS(), path)
 		if err != nil {
 			return err
 		}
@@ -163,14 +168,6 @@ func findLogs(root string) ([]string, error) {
 		return nil, withCode(exitNotFound, fmt.Errorf("%s: no log here or below", root))
 	}
 	return dirs, nil
-}
-
-// logFile matches the names of raftlog's segments and checkpoints.
-var logFile = regexp.MustCompile(`^[0-9]{20}\.(log|ckpt)$`)
-
-func isLogDir(dir string) (bool, error) {
-	entries, err := os.ReadDir(dir)
-	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return logFile.MatchString(e.Name()) }), err
 }
 
 func (a *app) verifyLog(dir string) (*raftlog.Report, error) {

@@ -105,12 +105,6 @@ func TestCatchUpInSteps(t *testing.T) {
 		}
 	}
 	f.setCut(behind.tr.Local(), true)
-	for _, m := range ms {
-		m.tr.PeerDown(behind.tr.Local())
-	}
-	behind.tr.PeerDown("1")
-	behind.tr.PeerDown("2")
-	behind.tr.PeerDown("3")
 	for i := range 100 {
 		if err := leader.raft.Apply(bytes.Repeat([]byte{byte(i)}, 20<<10), 5*time.Second).Error(); err != nil {
 			t.Fatal(err)
@@ -181,13 +175,6 @@ func TestReconnect(t *testing.T) {
 		leader := leaderOf(t, ms...)
 		victim := ms[round]
 		f.setCut(victim.tr.Local(), true)
-		for _, tr := range trs {
-			for _, id := range []raft.ServerAddress{"1", "2", "3"} {
-				if tr == victim.tr || id == victim.tr.Local() {
-					tr.PeerDown(id)
-				}
-			}
-		}
 		if leader == victim {
 			var rest []*member
 			for _, m := range ms {

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -219,7 +220,9 @@ func TestReadFrameChecks(t *testing.T) {
 func testConn(t testing.TB, p purpose, dialled bool) *conn {
 	tr := &Transport{log: quietLogger(), groups: map[GroupID]*Group{}, peers: map[raft.ServerAddress]*peer{}, start: time.Now(),
 		inbound: map[inboundKey]*conn{}, raw: map[net.Conn]struct{}{}, handlers: map[Method]Handler{},
-		queued: window{maxCount: 10, maxBytes: 1 << 20}}
+		queued:   window{maxCount: 10, maxBytes: 1 << 20},
+		evidence: map[raft.ServerAddress]*evidence{}, closed: true}
+	tr.ctx = context.Background()
 	tr.cfg.MaxSnapshotBytes, tr.cfg.MaxFrameBytes, tr.cfg.HeartbeatWindow = 1<<20, 1<<20, time.Hour
 	a, b := net.Pipe()
 	c := newConn(tr, a, nil, "1", p, dialled)

@@ -35,11 +35,13 @@ type conn struct {
 	dialled bool   // we are the dialler
 	cluster string // the cluster ID agreed on, "" while neither side knew one
 
-	out      window // what is in queue
-	wake     chan struct{}
-	lazy     *time.Timer   // wakes the writer for lazy frames
-	done     chan struct{} // closed by fail
-	lastRead atomic.Int64  // when bytes last arrived, in the transport's clock
+	out       window // what is in queue
+	wake      chan struct{}
+	lazy      *time.Timer   // wakes the writer for lazy frames
+	done      chan struct{} // closed by fail
+	lastRead  atomic.Int64  // when bytes last arrived, in the transport's clock
+	lastWrite atomic.Int64  // when a write of frames last began
+	silent    atomic.Bool   // counted as evidence; see evidence.go
 
 	mu      sync.Mutex
 	err     error // set before done closes
@@ -167,6 +169,7 @@ func (c *conn) writeBatch(w *batchWriter) bool {
 	if len(frames) == 0 {
 		return false
 	}
+	c.lastWrite.Store(int64(c.t.now()))
 	_ = c.nc.SetWriteDeadline(time.Now().Add(c.t.cfg.WriteTimeout))
 	err := w.write(c.nc, frames)
 	for _, f := range frames {
@@ -250,7 +253,7 @@ func (c *conn) readLoop() {
 	for {
 		h, payload, err := readFrame(c.br, limit)
 		if err == nil {
-			c.lastRead.Store(int64(c.t.now()))
+			c.arrived()
 			c.t.stats.FramesReceived.Add(1)
 			c.t.stats.BytesReceived.Add(uint64(headerSize + len(payload)))
 			err = c.dispatch(h, payload)

@@ -46,6 +46,7 @@ type Group struct {
 	beats    chan beat
 	handler  atomic.Pointer[func(raft.RPC)]
 	current  *served // run's own: the head of inflight
+	preVote  atomic.Pointer[func(*raft.RequestPreVoteRequest) (granted, answered bool)]
 
 	mu     sync.Mutex // orders consumer and inflight alike; guards isClosed
 	closed chan struct{}

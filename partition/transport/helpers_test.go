@@ -21,26 +21,56 @@ type fleet struct {
 	t     testing.TB
 	mu    sync.Mutex
 	addrs map[raft.ServerAddress]string
-	cut   map[raft.ServerAddress]bool // brokers whose dials fail, both ways
+	cut   map[raft.ServerAddress]bool // brokers that nobody reaches and that reach nobody
+	conns map[net.Conn][2]raft.ServerAddress
 }
 
 func newFleet(t testing.TB) *fleet {
-	return &fleet{t: t, addrs: map[raft.ServerAddress]string{}, cut: map[raft.ServerAddress]bool{}}
+	return &fleet{t: t, addrs: map[raft.ServerAddress]string{}, cut: map[raft.ServerAddress]bool{}, conns: map[net.Conn][2]raft.ServerAddress{}}
 }
 
 func (f *fleet) resolve(a raft.ServerAddress) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if addr := f.addrs[a]; addr != "" && !f.cut[a] {
+	if addr := f.addrs[a]; addr != "" {
 		return addr, nil
 	}
 	return "", fmt.Errorf("no address for broker %s", a)
 }
 
+// setCut cuts a broker off, or not any more. The lock sees to it that no dial under way slips through.
 func (f *fleet) setCut(a raft.ServerAddress, cut bool) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.cut[a] = cut
-	f.mu.Unlock()
+	for nc, ends := range f.conns {
+		if cut && (ends[0] == a || ends[1] == a) {
+			nc.Close()
+			delete(f.conns, nc)
+		}
+	}
+}
+
+func (f *fleet) dial(from raft.ServerAddress) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for to, a := range f.addrs {
+			if a != addr {
+				continue
+			}
+			if f.cut[from] || f.cut[to] {
+				nc.Close()
+				return nil, fmt.Errorf("broker %s cannot reach broker %s", from, to)
+			}
+			f.conns[nc] = [2]raft.ServerAddress{from, to}
+		}
+		return nc, nil
+	}
 }
 
 // start starts a transport, closed with the test.
@@ -56,16 +86,7 @@ func (f *fleet) start(id raft.ServerAddress, change ...func(*Config)) *Transport
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	cfg := Config{Local: id, Listener: ln, Logger: quietLogger()}
-	cfg.Resolve = func(a raft.ServerAddress) (string, error) {
-		f.mu.Lock()
-		cut := f.cut[id]
-		f.mu.Unlock()
-		if cut {
-			return "", fmt.Errorf("broker %s is cut off", id)
-		}
-		return f.resolve(a)
-	}
+	cfg := Config{Local: id, Listener: ln, Logger: quietLogger(), Resolve: f.resolve, Dial: f.dial(id)}
 	for _, c := range change {
 		c(&cfg)
 	}

@@ -378,6 +378,31 @@ func TestSilentPeer(t *testing.T) {
 	a.Close()
 }
 
+// A dial that was under way when its peer was reported down comes to nothing; the next works.
+func TestPeerDownDropsDials(t *testing.T) {
+	f := newFleet(t)
+	entered, release := make(chan struct{}, 10), make(chan struct{})
+	a := f.start("1", func(c *Config) {
+		dial := c.Dial
+		c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			entered <- struct{}{}
+			<-release
+			return dial(ctx, network, addr)
+		}
+	})
+	b := f.start("2")
+	b.Handle(1, func(context.Context, raft.ServerAddress, []byte) ([]byte, error) { return nil, nil })
+	done := make(chan error, 1)
+	go func() { _, err := a.Call(testContext(t), "2", 1, nil); done <- err }()
+	<-entered
+	a.PeerDown("2")
+	close(release)
+	if err := <-done; !errors.Is(err, ErrUnreachable) {
+		t.Errorf("%v", err)
+	}
+	eventually(t, "a call", func() bool { _, err := a.Call(testContext(t), "2", 1, nil); return err == nil })
+}
+
 func TestMaxConns(t *testing.T) {
 	f := newFleet(t)
 	f.start("2", func(c *Config) { c.MaxConns = 2 })

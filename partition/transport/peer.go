@@ -68,6 +68,7 @@ type peer struct {
 type line struct {
 	conn      *conn
 	dialling  chan struct{} // closed when the dial under way ends; nil when there is none
+	stale     bool          // the dial under way began before PeerDown: its result is dropped
 	backoff   time.Duration
 	notBefore time.Duration
 	lastErr   error
@@ -141,10 +142,10 @@ func (p *peer) dial(l *line, purpose purpose) {
 	p.mu.Lock()
 	close(l.dialling)
 	l.dialling = nil
-	if err == nil && !p.t.spawn(c.readLoop) {
-		err = ErrClosed
-		p.t.untrack(c.nc)
+	if err == nil {
+		err = p.accept(l, c)
 	}
+	l.stale = false
 	if err != nil {
 		l.failed(p.t.now(), err)
 		p.mu.Unlock()
@@ -155,6 +156,19 @@ func (p *peer) dial(l *line, purpose purpose) {
 	p.mu.Unlock()
 	p.t.connUp(c)
 	c.writeLoop()
+}
+
+// accept starts the reader of a connection just made, unless nobody wants it any more.
+func (p *peer) accept(l *line, c *conn) error {
+	err := errReportedDown
+	if !l.stale {
+		if p.t.spawn(c.readLoop) {
+			return nil
+		}
+		err = ErrClosed
+	}
+	p.t.untrack(c.nc)
+	return err
 }
 
 func (l *line) failed(now time.Duration, err error) {
@@ -218,6 +232,7 @@ func (t *Transport) connUp(c *conn) {
 	if !c.dialled {
 		t.forgive(c.peer)
 	}
+	t.heard(c.peer)
 	t.notify(PeerEvent{Peer: c.peer, Up: true, Inbound: !c.dialled, Purpose: c.purpose.String()})
 }
 
@@ -252,6 +267,9 @@ func (t *Transport) connLost(c *conn, cause error) {
 		t.log.Debug("connection lost", "peer", c.peer, "purpose", c.purpose, "inbound", !c.dialled, "error", cause)
 	}
 	t.notify(PeerEvent{Peer: c.peer, Inbound: !c.dialled, Purpose: c.purpose.String(), Err: cause})
+	if !closed {
+		t.suspect(c.peer)
+	}
 }
 
 func (p *peer) lost(c *conn) {
@@ -262,11 +280,27 @@ func (p *peer) lost(c *conn) {
 	}
 }
 
-// PeerDown drops all connections with a peer: what is in flight fails at once, and the next use resolves and
-// dials again. For a peer that is known to be gone or to have moved.
+var errReportedDown = fmt.Errorf("%w: reported down", ErrUnreachable)
+
+// PeerDown drops all connections with a peer, dials under way included: what is in flight fails at once, and the next use
+// resolves and dials again. For a peer that is known to be gone or to have moved.
 func (t *Transport) PeerDown(to raft.ServerAddress) {
+	t.mu.RLock()
+	p := t.peers[to]
+	t.mu.RUnlock()
+	if p != nil {
+		p.dropDials()
+	}
 	for _, c := range t.conns(to) {
-		c.fail(fmt.Errorf("%w: reported down", ErrUnreachable))
+		c.fail(errReportedDown)
+	}
+}
+
+func (p *peer) dropDials() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.lines {
+		l.stale = l.dialling != nil
 	}
 }
 

@@ -65,6 +65,9 @@ func (c *conn) serveControl(h header, payload []byte) error {
 	if err != nil {
 		return err
 	}
+	if r, ok := command.(*raft.RequestPreVoteRequest); ok && c.t.answerPreVote(h, r, c) {
+		return nil
+	}
 	c.t.deliver(newServed(h, command, len(payload), c))
 	return nil
 }

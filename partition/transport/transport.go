@@ -49,6 +49,8 @@ type Config struct {
 	SnapshotTimeout time.Duration // longest pause within a snapshot, and for restoring it: 30 s
 	DialTimeout     time.Duration // connect and handshake: 2 s
 	WriteTimeout    time.Duration // one write into a connection: 10 s
+	PingEvery       time.Duration // something is sent on a control connection at least this often: 200 ms
+	SilentAfter     time.Duration // a peer whose control connection brings nothing for so long is gone: 1 s
 
 	// Logger is for connections coming and going; nil means none.
 	Logger hclog.Logger
@@ -73,6 +75,8 @@ func (c *Config) setDefaults() {
 	setDefault(&c.SnapshotTimeout, 30*time.Second)
 	setDefault(&c.DialTimeout, 2*time.Second)
 	setDefault(&c.WriteTimeout, 10*time.Second)
+	setDefault(&c.PingEvery, 200*time.Millisecond)
+	setDefault(&c.SilentAfter, time.Second)
 	if c.Dial == nil {
 		d := &net.Dialer{KeepAliveConfig: keepAlive}
 		c.Dial = d.DialContext
@@ -138,6 +142,13 @@ type Transport struct {
 	raw      map[net.Conn]struct{} // every open connection, also before its handshake
 	watchers map[int]func(PeerEvent)
 	watchID  int
+
+	evidenceMu   sync.Mutex // innermost; no callback is called with it held
+	evidence     map[raft.ServerAddress]*evidence
+	goneWatchers map[int]func(raft.ServerAddress, bool)
+	goneID       int
+
+	swept, listening time.Duration // only the sweeper's; see listen
 }
 
 type inboundKey struct {
@@ -162,6 +173,7 @@ func New(cfg Config) (*Transport, error) {
 		inbound:  map[inboundKey]*conn{},
 		raw:      map[net.Conn]struct{}{},
 		watchers: map[int]func(PeerEvent){},
+		evidence: map[raft.ServerAddress]*evidence{}, goneWatchers: map[int]func(raft.ServerAddress, bool){},
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.spawn(t.acceptLoop)
@@ -262,12 +274,13 @@ func (t *Transport) untrack(nc net.Conn) {
 // sweepLoop looks for requests whose time is up. One coarse sweep is cheaper than a timer per heartbeat; times
 // are exact to a sweep's interval.
 func (t *Transport) sweepLoop() {
-	tick := time.NewTicker(min(100*time.Millisecond, max(t.cfg.ControlTimeout/8, time.Millisecond)))
+	tick := time.NewTicker(min(100*time.Millisecond, max(min(t.cfg.ControlTimeout/8, t.cfg.SilentAfter/8, t.cfg.PingEvery/2), time.Millisecond)))
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
 			t.sweep()
+			t.listen(t.now())
 		case <-t.ctx.Done():
 			return
 		}

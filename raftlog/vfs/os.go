@@ -102,16 +102,3 @@ func (o *osFile) Size() (int64, error) {
 	}
 	return fi.Size(), nil
 }
-
-// writeEach is WriteVecAt by one WriteAt per buffer.
-func writeEach(w io.WriterAt, bufs [][]byte, off int64) (int64, error) {
-	var total int64
-	for _, b := range bufs {
-		n, err := w.WriteAt(b, off+total)
-		total += int64(n)
-		if err != nil {
-			return total, err
-		}
-	}
-	return total, nil
-}

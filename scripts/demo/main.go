@@ -37,9 +37,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, demoTimeout, fmt.Errorf("the demo did not end within %s", demoTimeout))
+	bounded, cancel := context.WithTimeoutCause(ctx, demoTimeout, fmt.Errorf("the demo did not end within %s", demoTimeout))
 	defer cancel()
-	err := demo(ctx, *binary, &story{w: stdout, started: time.Now()})
+	err := demo(bounded, *binary, &story{w: stdout, started: time.Now()})
+	if ctx.Err() != nil {
+		fmt.Fprintln(stderr, "\nInterrupted. The brokers are stopped and their files removed.")
+		return 130
+	}
 	if err != nil {
 		fmt.Fprintf(stderr, "\nFAILED: %v\n", err)
 		return 1

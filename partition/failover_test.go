@@ -1,0 +1,202 @@
+package partition_test
+
+import (
+	"bytes"
+	"context"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/partition/partitiontest"
+	"github.com/flotilla-log/flotilla/partition/transport"
+	"github.com/flotilla-log/flotilla/proto/record/recordtest"
+)
+
+// timeout is raft's in these tests: so long that only evidence can explain an election within the bound.
+const (
+	timeout = 20 * time.Second
+	bound   = 6 * time.Second
+)
+
+// slowly gives raft timeouts that no test waits for.
+func slowly(_ *partitiontest.Broker, c *partition.Config) {
+	c.Timing = partition.Timing{Heartbeat: timeout, Election: timeout, Lease: timeout, Commit: 50 * time.Millisecond}
+}
+
+func groups(n int) (ids []transport.GroupID) {
+	for i := range n {
+		ids = append(ids, transport.GroupID(i+1))
+	}
+	return ids
+}
+
+// promptly fails the test if f takes so long that it may have waited for a timeout.
+func promptly(t *testing.T, what string, f func()) {
+	t.Helper()
+	start := time.Now()
+	f()
+	if took := time.Since(start); took > bound {
+		t.Fatalf("%s: %s, with timeouts of %s", what, took, timeout)
+	} else {
+		t.Logf("%s: %s", what, took)
+	}
+}
+
+func allLed(c *partitiontest.Cluster, ids []transport.GroupID, among ...*partitiontest.Broker) {
+	for _, g := range ids {
+		c.Leader(g, among...)
+	}
+}
+
+func appendOne(t *testing.T, r *partition.Replica) partition.AppendResult {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	res, err := r.Append(ctx, partition.AppendRequest{Batch: bytes.Clone(recordtest.Batch(1, 100))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func TestKilledLeaderIsReplacedAtOnce(t *testing.T) {
+	ids := groups(30)
+	var c *partitiontest.Cluster
+	promptly(t, "the first election of new groups", func() {
+		c = partitiontest.New(t, partitiontest.Options{Groups: ids, Configure: slowly})
+		allLed(c, ids)
+	})
+	// The first of the list leads, as nobody takes longer than the others to try.
+	for _, g := range ids {
+		appendOne(t, c.Leader(g).Replica(g))
+	}
+	for range 2 {
+		victim := c.Leader(1)
+		victim.Crash(nil)
+		promptly(t, "elections after a crash", func() { allLed(c, ids) })
+		for _, g := range ids {
+			appendOne(t, c.Leader(g).Replica(g))
+		}
+		victim.Restart()
+		c.WaitReplicated(1)
+	}
+	for _, g := range ids {
+		c.EnsureSame(g)
+		if n := len(c.Records(c.Leader(g), g)); n != 3 {
+			t.Errorf("group %d has %d records, not 3", g, n)
+		}
+	}
+}
+
+// TestSilentLeaderIsReplaced: nothing is closed, nothing arrives.
+func TestSilentLeaderIsReplaced(t *testing.T) {
+	c := partitiontest.New(t, partitiontest.Options{Configure: slowly, ConfigureTransport: func(cfg *transport.Config) { cfg.SilentAfter = 500 * time.Millisecond }})
+	old := c.Leader(1)
+	appendOne(t, old.Replica(1))
+	promptly(t, "the election after silence", func() {
+		c.Isolate(old)
+		appendOne(t, c.Leader(1, c.Others(old)...).Replica(1))
+	})
+	c.Heal()
+	c.Eventually("the old leader follows", func() bool { return !old.Replica(1).IsLeader() && old.Replica(1).Status().HighWatermark == 2 })
+	c.EnsureSame(1)
+}
+
+// TestOneFollowersEvidenceIsNotEnough cuts a single link to the leader, for good.
+func TestOneFollowersEvidenceIsNotEnough(t *testing.T) {
+	c := partitiontest.New(t, partitiontest.Options{Configure: slowly})
+	leader := c.Leader(1)
+	alone := c.Others(leader)[0]
+	_, term := leader.Replica(1).Leader()
+	c.Net.Cut(leader.Addr, alone.Addr)
+	c.Net.Cut(alone.Addr, leader.Addr)
+	alone.Transport.PeerDown(leader.Addr)
+	c.Eventually("the follower takes its leader for gone", func() bool { return alone.Transport.Gone(leader.Addr) })
+	// More than all the tries of the follower take.
+	for start := time.Now(); time.Since(start) < 3500*time.Millisecond; {
+		appendOne(t, leader.Replica(1))
+	}
+	if addr, now := leader.Replica(1).Leader(); addr != leader.Addr || now != term {
+		t.Errorf("%s led in term %d, and now %q in term %d", leader.Addr, term, addr, now)
+	}
+}
+
+// TestLostConnectionsAreNoEvidence: whoever can be reached again is there.
+func TestLostConnectionsAreNoEvidence(t *testing.T) {
+	c := partitiontest.New(t, partitiontest.Options{Configure: slowly})
+	leader := c.Leader(1)
+	_, term := leader.Replica(1).Leader()
+	for range 30 {
+		for _, b := range c.Others(leader) {
+			b.Transport.PeerDown(leader.Addr)
+		}
+		appendOne(t, leader.Replica(1))
+	}
+	if addr, now := leader.Replica(1).Leader(); addr != leader.Addr || now != term {
+		t.Errorf("%s led in term %d, and now %q in term %d", leader.Addr, term, addr, now)
+	}
+	c.EnsureSame(1)
+}
+
+// TestFalseEvidenceMovesLeadershipOnce: the leader refuses connections for a moment, and all others believe it gone. It goes on as a follower, and nothing is lost.
+func TestFalseEvidenceMovesLeadershipOnce(t *testing.T) {
+	c := partitiontest.New(t, partitiontest.Options{Configure: slowly})
+	old := c.Leader(1)
+	_, term := old.Replica(1).Leader()
+	appendOne(t, old.Replica(1))
+	others := c.Others(old)
+	address, err := c.Net.Resolve(old.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Net.Place(old.Addr, "127.0.0.1:1") // nobody listens there
+	c.Net.Cut(old.Addr, others[0].Addr)  // and it cannot come by itself
+	c.Net.Cut(old.Addr, others[1].Addr)
+	for _, b := range others {
+		b.Transport.PeerDown(old.Addr)
+	}
+	var next *partitiontest.Broker
+	promptly(t, "the election", func() { next = c.Leader(1, others...) })
+	c.Net.Place(old.Addr, address)
+	c.Heal()
+	appendOne(t, next.Replica(1))
+	c.Eventually("the old leader follows", func() bool { return old.Replica(1).Status().HighWatermark == 2 })
+	for range 200 {
+		appendOne(t, next.Replica(1))
+	}
+	if _, now := next.Replica(1).Leader(); now > term+2 {
+		t.Errorf("term %d has become %d", term, now)
+	}
+	c.EnsureSame(1)
+}
+
+func TestAllRestartAtOnce(t *testing.T) {
+	ids := groups(10)
+	c := partitiontest.New(t, partitiontest.Options{Groups: ids, Configure: slowly})
+	for _, g := range ids {
+		appendOne(t, c.Leader(g).Replica(g))
+	}
+	c.CrashAll(nil)
+	promptly(t, "elections after a restart of all", func() {
+		c.RestartAll()
+		allLed(c, ids)
+	})
+	for _, g := range ids {
+		c.EnsureSame(g)
+	}
+}
+
+func TestOnlyVoterLeadsAtOnce(t *testing.T) {
+	c := partitiontest.New(t, partitiontest.Options{Brokers: 1, Configure: slowly})
+	appendOne(t, c.Leader(1).Replica(1))
+	c.CrashAll(nil)
+	promptly(t, "the election of one", func() {
+		c.RestartAll()
+		c.Leader(1)
+	})
+	if s := c.Leader(1).Replica(1).Status(); s.HighWatermark != 1 || s.State != raft.Leader {
+		t.Errorf("%+v", s)
+	}
+}

@@ -1,0 +1,85 @@
+package transport
+
+import (
+	"math"
+
+	"github.com/hashicorp/raft"
+)
+
+// What package election needs of a group, besides RequestPreVote: to answer pre-votes in raft's place, and to have raft stand for election.
+
+// Gone tells whether there is evidence that a broker is not running or cannot be reached.
+func (g *Group) Gone(peer raft.ServerAddress) bool { return g.t.Gone(peer) }
+
+// WatchGone is Transport.WatchGone.
+func (g *Group) WatchGone(fn func(peer raft.ServerAddress, gone bool)) (cancel func()) {
+	return g.t.WatchGone(fn)
+}
+
+// SetPreVoteHandler has fn look at the pre-vote requests of peers before raft does. Where it does not answer, raft does. A pre-vote binds nobody, so whatever
+// fn says is safe. It runs on a connection's reader and must not block.
+func (g *Group) SetPreVoteHandler(fn func(*raft.RequestPreVoteRequest) (granted, answered bool)) {
+	g.preVote.Store(&fn)
+}
+
+// answerPreVote answers a pre-vote request in raft's place, if the group's handler does.
+func (t *Transport) answerPreVote(h header, r *raft.RequestPreVoteRequest, to replier) bool {
+	g := t.group(h.group)
+	if g == nil || !g.meant(h.target) {
+		return false
+	}
+	fn := g.preVote.Load()
+	if fn == nil {
+		return false
+	}
+	granted, answered := (*fn)(r)
+	if !answered {
+		return false
+	}
+	// The candidate's own term: another would say something about ours, and a larger one make it step back.
+	to.post(encodeReply(h, &raft.RequestPreVoteResponse{RPCHeader: g.header(), Term: r.Term, Granted: granted}))
+	return true
+}
+
+func (g *Group) header() raft.RPCHeader {
+	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.opts.ServerID), Addr: g.local}
+}
+
+// Campaign makes raft stand for election at once, in the next term, without asking for pre-votes, and its voters vote although they may have heard of a leader: what a leader
+// that hands over tells its successor (TimeoutNow, Raft dissertation section 3.10) is told here by ourselves. The caller has to have made sure, by pre-votes of its own, that this
+// disturbs nobody. It returns false, and does nothing, if raft has other requests to answer: among them may be a vote or a new leader's word.
+func (g *Group) Campaign() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ended || len(g.consumer) > 0 || len(g.inflight) > 0 {
+		return false
+	}
+	g.tellSelf(&raft.TimeoutNowRequest{RPCHeader: g.header()})
+	return true
+}
+
+// StepDown makes raft give up a leadership of the given term, as if another had appeared in it: raft answers all that it has in its queues, and stands for no election before its
+// timeout. It is for a leader that is about to be closed without an orderly transfer. hashicorp/raft has no call for it; a leader follows whoever sends it an
+// AppendEntries of its own term, which nobody else can, and refuses this one for its position.
+func (g *Group) StepDown(term uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ended || len(g.consumer) == cap(g.consumer) || len(g.inflight) == cap(g.inflight) {
+		return false
+	}
+	g.tellSelf(&raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: term, PrevLogEntry: math.MaxUint64})
+	return true
+}
+
+// tellSelf puts a request into raft's queue. There is room; mu is held.
+func (g *Group) tellSelf(command any) {
+	s := newServed(header{group: g.id}, command, 0, nobody{})
+	g.t.queued.force(0)
+	g.inflight <- s
+	g.consumer <- s.rpc
+}
+
+// nobody is where answers to ourselves go.
+type nobody struct{}
+
+func (nobody) post(f *frame) { f.release() }

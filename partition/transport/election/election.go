@@ -1,0 +1,314 @@
+// Package election makes a Raft group elect a leader as soon as it is evident that it has none, instead of after a timeout.
+//
+// hashicorp/raft stands for election when it has heard nothing for HeartbeatTimeout, up to three times that for want of an earlier look, and then waits until a quorum has found
+// out for itself, as nobody grants a pre-vote while he believes in a leader. Timeouts short enough for a quick failover make elections of every pause on a busy
+// machine. An Elector acts on evidence instead: the leader's broker is gone (transport.Gone: its connections are closed and it refuses
+// new ones, or it has fallen silent as a whole), or there is no leader: the group is new, or just opened, or a leader stepped down.
+//
+// # What it does
+//
+// With evidence, the group's voters take turns by their place in the configuration: the first tries at once, each other Stagger later than the one before it. A try is a
+// round of pre-votes (Raft dissertation, section 9.6), asked and counted here. A voter grants one if it knows of no leader or has evidence of its own against that leader's broker; if its log
+// is not ahead of the candidate's; and if it is not in a try itself with the better claim. Who grants holds back for a while. With a quorum of grants the Elector has
+// raft stand for election (transport.Group.Campaign), which takes the votes and all that is binding from there.
+//
+// # Why it does no harm
+//
+//   - Safety does not rest on it: terms, votes and logs are raft's, who votes at most once per term whatever made the candidate stand.
+//   - False evidence of one broker, say a cut link to the leader, gets no quorum of pre-votes, since the others hear the leader. Evidence of a quorum that is false, or a leader that
+//     comes back that moment, moves leadership once; the old leader learns of the new term and follows.
+//   - A situation gets a bounded number of tries, ever rarer, and a replica starts at most one election per CampaignPause. Raft's own timeouts remain for the rest.
+//
+// # Why not otherwise
+//
+// raft.ReloadConfig with a short HeartbeatTimeout would wake a follower, but raft requires LeaderLeaseTimeout <= HeartbeatTimeout, and the lease cannot be reloaded: the follower would still wait
+// out the lease, and a short lease makes leaders step down at every pause. TimeoutNow alone would skip the pre-vote.
+package election
+
+import (
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-log/flotilla/partition/transport"
+)
+
+const (
+	// Stagger is between the first tries of a group's voters: longer than a round of pre-votes and the messages of an election take.
+	Stagger = 40 * time.Millisecond
+	// vacancy is how long a group without a known leader is left alone: most elections are through by then, and a restarted replica has
+	// heard its leader.
+	vacancy = 250 * time.Millisecond
+	// holdBack is how long who granted a pre-vote leaves the field to the candidate: neither stands itself nor grants another one.
+	holdBack = 300 * time.Millisecond
+	// newGroupStagger takes Stagger's place in a group that was just made. Nothing is lost if its preferred leader opens its replica
+	// a little later than the others, and leadership need not move right after.
+	newGroupStagger = 150 * time.Millisecond
+	// CampaignPause is the least time between two elections that one replica starts.
+	CampaignPause = time.Second
+)
+
+// pauses are between the tries in one situation: short at first, since others may learn of it a moment later (a new group is not open everywhere yet), and about three seconds altogether.
+var pauses = []time.Duration{
+	15 * time.Millisecond, 15 * time.Millisecond, 25 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond, 50 * time.Millisecond,
+	100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1600 * time.Millisecond,
+}
+
+// Raft is the part of *raft.Raft that is used.
+type Raft interface {
+	State() raft.RaftState
+	CurrentTerm() uint64
+	LeaderWithID() (raft.ServerAddress, raft.ServerID)
+	GetConfiguration() raft.ConfigurationFuture
+	Stats() map[string]string
+}
+
+// Group is the part of *transport.Group that is used.
+type Group interface {
+	Gone(raft.ServerAddress) bool
+	WatchGone(func(raft.ServerAddress, bool)) (cancel func())
+	SetPreVoteHandler(func(*raft.RequestPreVoteRequest) (granted, answered bool))
+	RequestPreVote(raft.ServerID, raft.ServerAddress, *raft.RequestPreVoteRequest, *raft.RequestPreVoteResponse) error
+	Campaign() bool
+	LocalAddr() raft.ServerAddress
+}
+
+var (
+	_ Raft  = (*raft.Raft)(nil)
+	_ Group = (*transport.Group)(nil)
+)
+
+// Elector watches over one group's leadership on one replica. An idle Elector has no goroutine and no running timer.
+type Elector struct {
+	raft  Raft
+	group Group
+	id    raft.ServerID
+	log   hclog.Logger
+	now   func() time.Time
+
+	unwatch func()
+	wg      sync.WaitGroup // the try under way
+
+	mu       sync.Mutex
+	closed   bool
+	timer    *time.Timer
+	pending  bool      // timer is set; when it fires is due
+	due      time.Time //
+	trying   bool
+	tries    int       // in this situation
+	unplaced bool      // the next try has yet to wait for this replica's turn
+	claim    time.Time // until then this replica is in a try with pre-votes asked for
+	hold     time.Time // until then the field is left to favoured
+	favoured raft.ServerID
+	campaign time.Time // when raft was last made to stand
+}
+
+// New starts an Elector. id is this replica's Raft ID. Tell it of what raft observes (Observe) and of a bootstrapped group (Consider).
+func New(r Raft, g Group, id raft.ServerID, log hclog.Logger) *Elector {
+	e := &Elector{raft: r, group: g, id: id, log: log, now: time.Now}
+	e.timer = time.AfterFunc(time.Hour, e.fire)
+	e.timer.Stop()
+	g.SetPreVoteHandler(e.answer)
+	e.unwatch = g.WatchGone(e.peerGone)
+	e.begin(e.look(), vacancy, Stagger)
+	return e
+}
+
+// Close waits for a try under way, whose requests end when the group is closed: close that first.
+func (e *Elector) Close() {
+	e.unwatch()
+	e.mu.Lock()
+	e.closed = true
+	e.timer.Stop()
+	e.mu.Unlock()
+	e.wg.Wait()
+}
+
+// Observe is for raft's observer: it takes note of a leadership that ended. It does not block.
+func (e *Elector) Observe(o *raft.Observation) {
+	if l, ok := o.Data.(raft.LeaderObservation); ok && l.LeaderAddr == "" {
+		// The observer may be called from within raft; only the timer looks.
+		e.begin(nil, vacancy, Stagger)
+	}
+}
+
+// Consider has the Elector act at once if there is no leader: for a group that was bootstrapped this moment.
+func (e *Elector) Consider() { e.begin(e.look(), 0, newGroupStagger) }
+
+func (e *Elector) peerGone(peer raft.ServerAddress, gone bool) {
+	if leader, _ := e.raft.LeaderWithID(); gone && leader == peer {
+		e.begin(e.look(), 0, Stagger)
+	}
+}
+
+// begin starts over with the tries of a new situation, the first one after wait and this replica's turn, which comes later if s is nil. A try that is due sooner remains.
+func (e *Elector) begin(s *situation, wait, stagger time.Duration) {
+	if s != nil {
+		if !s.vacant || s.rank < 0 {
+			return
+		}
+		if s.quorum == 1 {
+			wait = 0 // there is nobody to wait for
+		}
+		wait += time.Duration(s.rank) * stagger
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.tries, e.unplaced = 0, s == nil
+	e.schedule(wait + rand.N(Stagger/8))
+}
+
+// schedule sets the timer if nothing is due sooner. mu is held.
+func (e *Elector) schedule(wait time.Duration) {
+	due := e.now().Add(wait)
+	if e.closed || e.trying || e.pending && e.due.Before(due) {
+		return
+	}
+	e.pending, e.due = true, due
+	e.timer.Reset(wait)
+}
+
+// fire is the timer's.
+func (e *Elector) fire() {
+	if !e.start() {
+		return
+	}
+	defer e.wg.Done()
+	again := e.try()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.trying = false
+	if again == 0 || e.tries > len(pauses) {
+		return
+	}
+	e.schedule(again)
+}
+
+func (e *Elector) start() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || e.trying {
+		return false
+	}
+	e.pending, e.trying = false, true
+	e.wg.Add(1)
+	return true
+}
+
+// try makes one attempt, if it is called for, and returns when to look again; 0: when something happens.
+func (e *Elector) try() time.Duration {
+	s := e.look()
+	if !s.vacant || s.rank < 0 {
+		return 0
+	}
+	wait, attempt := e.turn(s.rank)
+	if wait > 0 {
+		return wait
+	}
+	if s.state != raft.Follower {
+		return pauseAfter(attempt) // raft is about it by itself
+	}
+	won := e.preVotes(s)
+	if won && e.still(s) && e.group.Campaign() {
+		e.log.Debug("standing for election", "term", s.term+1, "leader-lost", s.leader, "try", attempt)
+		e.mu.Lock()
+		e.campaign = e.now()
+		e.claim = e.campaign.Add(holdBack)
+		e.mu.Unlock()
+		return holdBack
+	}
+	e.mu.Lock()
+	e.claim = time.Time{}
+	e.mu.Unlock()
+	return pauseAfter(attempt) + rand.N(Stagger/4)
+}
+
+// turn counts a try and claims the field for it, or says how long to wait.
+func (e *Elector) turn(rank int) (wait time.Duration, attempt int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.unplaced {
+		e.unplaced = false
+		if rank > 0 {
+			return time.Duration(rank) * Stagger, 0
+		}
+	}
+	now := e.now()
+	until := e.hold
+	if next := e.campaign.Add(CampaignPause); !e.campaign.IsZero() && next.After(until) {
+		until = next
+	}
+	if wait = until.Sub(now); wait > 0 {
+		return wait, 0
+	}
+	e.tries++
+	e.claim = now.Add(holdBack)
+	return 0, e.tries
+}
+
+func pauseAfter(attempt int) time.Duration { return pauses[min(attempt, len(pauses))-1] }
+
+// still says that nothing has changed since s: another candidate may have been quicker.
+func (e *Elector) still(s *situation) bool {
+	leader, _ := e.raft.LeaderWithID()
+	e.mu.Lock()
+	held := e.hold.After(e.now())
+	e.mu.Unlock()
+	return !held && leader == s.leader && e.raft.CurrentTerm() == s.term && e.raft.State() == raft.Follower && (leader == "" || e.group.Gone(leader))
+}
+
+// preVotes asks the other voters and says whether a quorum would vote for this replica.
+func (e *Elector) preVotes(s *situation) bool {
+	req := &raft.RequestPreVoteRequest{
+		RPCHeader:    raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(e.id), Addr: []byte(e.group.LocalAddr())},
+		Term:         s.term + 1,
+		LastLogIndex: s.last.index, LastLogTerm: s.last.term,
+	}
+	votes := make(chan bool, len(s.others))
+	asked := 0
+	for _, server := range s.others {
+		if e.group.Gone(server.Address) {
+			continue
+		}
+		asked++
+		e.wg.Go(func() {
+			var resp raft.RequestPreVoteResponse
+			err := e.group.RequestPreVote(server.ID, server.Address, req, &resp)
+			votes <- err == nil && resp.Granted && resp.Term <= req.Term
+		})
+	}
+	granted := 1
+	for ; granted < s.quorum && asked > 0; asked-- {
+		if <-votes {
+			granted++
+		}
+	}
+	return granted >= s.quorum
+}
+
+// answer is asked before raft about a pre-vote request.
+func (e *Elector) answer(req *raft.RequestPreVoteRequest) (granted, answered bool) {
+	s := e.look()
+	candidate := slices.IndexFunc(s.voters, func(v raft.Server) bool { return v.ID == raft.ServerID(req.ID) })
+	theirs := position{index: req.LastLogIndex, term: req.LastLogTerm}
+	if !s.vacant || candidate < 0 || req.Term < s.term || s.last.ahead(theirs) {
+		return false, false // raft will refuse, or knows better
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.now()
+	better := theirs == s.last && s.rank >= 0 && s.rank < s.rankOf(candidate)
+	stands := !e.campaign.IsZero() && now.Sub(e.campaign) < holdBack && !theirs.ahead(s.last)
+	if stands || e.claim.After(now) && better || e.hold.After(now) && e.favoured != raft.ServerID(req.ID) {
+		return false, true
+	}
+	e.hold, e.favoured = now.Add(holdBack), raft.ServerID(req.ID)
+	if s.leader == "" {
+		return false, false // raft grants it
+	}
+	return true, true
+}

@@ -1,0 +1,118 @@
+// Command chaos attacks a cluster of real broker processes and judges what its clients saw.
+//
+// Each scenario starts brokers of its own, lets producers, conditional appenders and consumer groups work on them, breaks something again and
+// again, heals it, reads everything back (through the brokers, and from the files of every replica) and gives the history to
+// scripts/chaos/checker. README.md has the scenarios and what they found.
+//
+//	go build -o bin/flotilla ./cmd/flotilla && go run ./scripts/chaos -flotilla bin/flotilla -scenario kill-leader -time 20s
+//
+// On Linux as root the brokers run in network namespaces of their own, inside one that nothing else can see; otherwise on loopback, without
+// the scenarios that cut links or need a file system of their own.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	binary   string
+	scenario string
+	time     time.Duration
+	seed     uint64
+	keep     string
+	gaps     bool
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.binary, "flotilla", "bin/flotilla", "the flotilla binary")
+	flag.StringVar(&o.scenario, "scenario", "all", "scenarios by name, separated by commas; all; or list")
+	flag.DurationVar(&o.time, "time", 20*time.Second, "how long each scenario breaks things; a round that has begun is completed")
+	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "of the choice of victims")
+	flag.StringVar(&o.keep, "keep", "", "directory to which the brokers' logs are copied when a scenario fails")
+	flag.BoolVar(&o.gaps, "gaps", false, "print every gap")
+	flag.Parse()
+	if err := enterNamespaces(); err != nil {
+		fmt.Fprintln(os.Stderr, "chaos: no namespaces, so on loopback:", err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o, os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options, out io.Writer) error {
+	chosen, err := choose(o.scenario)
+	if err != nil {
+		return err
+	}
+	if chosen == nil {
+		for _, s := range scenarios {
+			fmt.Fprintf(out, "%-18s %s\n", s.name, s.what)
+		}
+		return nil
+	}
+	var bad []string
+	for _, s := range chosen {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if s.isolated && !namespaced() {
+			fmt.Fprintf(out, "%-18s not possible without network namespaces (Linux, root)\n", s.name)
+			continue
+		}
+		good, err := play(ctx, o, s, rand.New(rand.NewPCG(o.seed, 0)), out)
+		if err != nil {
+			fmt.Fprintf(out, "%-18s ERROR    %v\n", s.name, err)
+		}
+		if err != nil || !good {
+			bad = append(bad, s.name)
+		}
+	}
+	if len(bad) > 0 {
+		return errors.New("not good: " + strings.Join(bad, ", "))
+	}
+	return nil
+}
+
+// choose finds scenarios by name; none for "list".
+func choose(names string) ([]scenario, error) {
+	switch names {
+	case "list":
+		return nil, nil
+	case "all", "":
+		return scenarios, nil
+	}
+	var chosen []scenario
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no scenario %q; -scenario list prints them", name)
+		}
+		chosen = append(chosen, scenarios[i])
+	}
+	return chosen, nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/flotilla-log/flotilla/client"
+	"github.com/flotilla-log/flotilla/scripts/chaos/checker"
+	"github.com/flotilla-log/flotilla/scripts/chaos/history"
+)
+
+const (
+	startingBrokers = 3
+	warmUp          = 3 * time.Second
+	settleWithin    = 60 * time.Second
+	catchUpWithin   = 60 * time.Second
+	readBackWithin  = 20 * time.Second
+	// minAcks and minDuring make a run valid.
+	minAcks   = 500
+	minDuring = 20
+	// scenarioLimit bounds a scenario beyond the time it was given.
+	scenarioLimit = 6 * time.Minute
+)
+
+// play runs one scenario on a cluster of its own and prints the verdict. good is false if the checker or the cluster found fault.
+func play(ctx context.Context, o options, s scenario, rnd *rand.Rand, out io.Writer) (good bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, o.time+scenarioLimit)
+	defer cancel()
+	e, err := newEnv(s, o, rnd)
+	if err != nil {
+		return false, err
+	}
+	defer func() {
+		if !good && o.keep != "" {
+			err = errors.Join(err, e.keepLogs(filepath.Join(o.keep, s.name)))
+		}
+		err = errors.Join(err, e.close())
+	}()
+	if s.prepare != nil {
+		clean, err := s.prepare(e)
+		if err != nil {
+			return false, err
+		}
+		defer clean()
+	}
+	r := &report{name: s.name, seed: o.seed}
+	if err := e.play(ctx, o, s, r); err != nil {
+		return false, err
+	}
+	r.print(out)
+	if o.gaps {
+		r.printGaps(out)
+	}
+	return r.good(), nil
+}
+
+// play works, breaks, heals, settles, reads back and judges. What the cluster does wrong goes into the report; an error is one of the run itself.
+func (e *env) play(ctx context.Context, o options, s scenario, r *report) error {
+	if err := e.startAll(ctx); err != nil {
+		return err
+	}
+	e.rec = history.NewRecorder()
+	w := &workload{rec: e.rec, client: e.client, addrs: e.cluster.Addrs()[:startingBrokers]}
+	if err := w.start(ctx); err != nil {
+		return err
+	}
+	if err := pause(ctx, warmUp); err != nil {
+		return err
+	}
+	e.end = time.Now().Add(o.time)
+	r.add(s.run(ctx, e))
+	r.add(e.crashed())
+	if err := e.settle(ctx, w); err != nil {
+		r.add(err)
+		r.add(w.stop(5 * time.Second))
+	} else {
+		r.add(w.stopAfterGroup(ctx))
+	}
+	r.add(e.readBack(ctx))
+	r.add(e.replicas())
+	r.add(e.panics())
+	h := e.rec.History()
+	r.result = checker.Check(h, checker.Options{MinAcks: minAcks, MinDuring: minDuring})
+	r.gaps, r.rounds, r.trouble = gaps(h), e.rounds, w.trouble
+	return nil
+}
+
+// settle waits until every partition acknowledges again.
+func (e *env) settle(ctx context.Context, w *workload) error {
+	since := int64(e.rec.Now())
+	ctx, cancel := context.WithTimeout(ctx, settleWithin)
+	defer cancel()
+	for i := range w.lastAck {
+		for w.lastAck[i].Load() <= since {
+			if pause(ctx, 10*time.Millisecond) != nil {
+				return fmt.Errorf("%s/%d was not served again within %s", eventsTopic, i, settleWithin)
+			}
+		}
+	}
+	return e.healthy(ctx)
+}
+
+// stopAfterGroup stops the producers' side first by letting the group catch up with what is there, then all.
+func (w *workload) stopAfterGroup(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
+	defer cancel()
+	ends, err := w.ends(ctx)
+	if err != nil {
+		return errors.Join(err, w.stop(deliveryTimeout+10*time.Second))
+	}
+	for {
+		done, behind := w.group.caughtUp(ctx, ends)
+		if done {
+			return w.stop(deliveryTimeout + 10*time.Second)
+		}
+		if pause(ctx, 100*time.Millisecond) != nil {
+			return errors.Join(fmt.Errorf("the group did not catch up within %s: %w", catchUpWithin, behind), w.stop(deliveryTimeout+10*time.Second))
+		}
+	}
+}
+
+func (w *workload) ends(ctx context.Context) (map[history.Partition]int64, error) {
+	positions := map[client.TopicPartition]client.Position{}
+	for _, tp := range allPartitions() {
+		positions[tp] = client.Latest()
+	}
+	ends := map[history.Partition]int64{}
+	for tp, at := range w.client.Admin().ListOffsets(ctx, positions) {
+		if at.Err != nil {
+			return nil, fmt.Errorf("end of %s: %w", tp, at.Err)
+		}
+		ends[partitionOf(tp)] = at.Offset
+	}
+	return ends, nil
+}
+
+// readBack reads every partition from its beginning to its end.
+func (e *env) readBack(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readBackWithin)
+	defer cancel()
+	w := &workload{client: e.client}
+	ends, err := w.ends(ctx)
+	if err != nil {
+		return err
+	}
+	for _, tp := range allPartitions() {
+		if err := e.readPartition(ctx, tp, ends[partitionOf(tp)]); err != nil {
+			return fmt.Errorf("reading %s back: %w", tp, err)
+		}
+	}
+	return nil
+}
+
+func (e *env) readPartition(ctx context.Context, tp client.TopicPartition, end int64) error {
+	k, err := e.client.NewConsumer()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = k.Close() }()
+	if err := k.Assign(client.Assignment{Topic: tp.Topic, Partition: tp.Partition, Start: client.Earliest()}); err != nil {
+		return err
+	}
+	final := history.Final{Partition: partitionOf(tp)}
+	for next := int64(0); next < end; {
+		records, err := k.Poll(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			final.Records = append(final.Records, history.Read{Offset: r.Offset, Value: string(r.Value)})
+			next = r.Offset + 1
+		}
+	}
+	e.rec.Final(final)
+	return nil
+}
+
+func (e *env) keepLogs(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for i := range len(e.cluster.Addrs()) {
+		data, err := os.ReadFile(e.cluster.LogFile(i))
+		if err != nil {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(e.cluster.LogFile(i))), data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/flotilla-log/flotilla/client"
+)
+
+// scenario is one way to break a cluster.
+type scenario struct {
+	name string
+	what string
+	// more brokers than the three that begin, which run may start.
+	more     int
+	flags    []string
+	isolated bool // needs network namespaces
+	prepare  func(e *env) (clean func(), err error)
+	run      func(ctx context.Context, e *env) error
+}
+
+func (s scenario) brokers() int { return startingBrokers + s.more }
+
+var scenarios = []scenario{
+	{name: "kill-leader", what: "SIGKILL of a leader, restarted after 3 s", run: rounds(killLeader)},
+	{name: "pause-leader", what: "SIGSTOP of a leader for 4 s", run: rounds(pauseLeader)},
+	{name: "pause-all", what: "SIGSTOP of all brokers for 3 s, woken one after the other", run: rounds(pauseAll)},
+	{name: "rolling-restart", what: "graceful restart of one broker after the other", run: rounds(rollingRestart)},
+	{name: "transfer-storm", what: "leaderships move all the time: graceful restarts without a pause, leaders move back at once",
+		flags: []string{"--preferred-after", "300ms"}, run: rounds(transferStorm)},
+	{name: "kill-coordinator", what: "SIGKILL of the group's coordinator", run: rounds(killCoordinator)},
+	{name: "kill-controller", what: "SIGKILL of the controller", run: rounds(killController)},
+	{name: "kill-all", what: "SIGKILL of all brokers at once, restarted", run: rounds(killAll)},
+	{name: "kill-all-often", what: "SIGKILL of all brokers again while they start", run: rounds(killAllOften)},
+	{name: "lose-a-disk", what: "SIGKILL, the data directory removed, restarted under the same ID", run: rounds(loseDisk)},
+	{name: "flip-segment", what: "bytes of a stored segment changed while a broker is down", run: rounds(corrupt("*.log", flip))},
+	{name: "flip-checkpoint", what: "bytes of a checkpoint changed while a broker is down", run: rounds(corrupt("*.ckpt", flip))},
+	{name: "flip-index", what: "bytes of an index changed while a broker is down", run: rounds(corrupt("*.idx", flip))},
+	{name: "delete-segment", what: "a segment deleted while a broker is down", run: rounds(corrupt("*.log", os.Remove))},
+	{name: "truncate-segment", what: "a segment cut in half while a broker is down", run: rounds(corrupt("*.log", halve))},
+	{name: "decommission", what: "a fourth broker joins, a second is drained and stopped, a fifth joins", more: 2, run: decommission},
+	{name: "isolate-leader", what: "a leader cut off from its peers, not from clients", isolated: true, run: rounds(isolate((*env).victim, true, true))},
+	{name: "isolate-controller", what: "the controller cut off from its peers", isolated: true, run: rounds(isolate((*env).controller, true, true))},
+	{name: "isolate-coordinator", what: "the group's coordinator cut off from its peers", isolated: true, run: rounds(isolate((*env).coordinator, true, true))},
+	{name: "deaf-leader", what: "a leader hears nothing from its peers, which hear it", isolated: true, run: rounds(isolate((*env).victim, false, true))},
+	{name: "mute-leader", what: "a leader is not heard by its peers, which it hears", isolated: true, run: rounds(isolate((*env).victim, true, false))},
+	{name: "flapping-links", what: "links between brokers come and go", isolated: true, run: rounds(flap)},
+	{name: "full-disk", what: "the disk of one broker fills up and is freed", isolated: true, prepare: smallDisks(1), flags: smallDiskFlags, run: rounds(fill(1))},
+	{name: "full-disks", what: "the disks of two brokers fill up and are freed", isolated: true, prepare: smallDisks(2), flags: smallDiskFlags, run: rounds(fill(2))},
+}
+
+// rounds repeats one until the time is over.
+func rounds(one func(ctx context.Context, e *env) error) func(ctx context.Context, e *env) error {
+	return func(ctx context.Context, e *env) error {
+		for e.again(ctx) {
+			if err := one(ctx, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func killLeader(ctx context.Context, e *env) error { return e.killAndReturn(ctx, e.victim(ctx)) }
+
+func killCoordinator(ctx context.Context, e *env) error {
+	return e.killAndReturn(ctx, e.coordinator(ctx))
+}
+
+func killController(ctx context.Context, e *env) error {
+	return e.killAndReturn(ctx, e.controller(ctx))
+}
+
+func (e *env) killAndReturn(ctx context.Context, i int) error {
+	err := e.fault(ctx, "kill", i, func() error {
+		e.cluster.Kill(i)
+		if err := pause(ctx, 3*time.Second); err != nil {
+			return err
+		}
+		return e.start(ctx, i)
+	})
+	return errors.Join(err, pause(ctx, 3*time.Second))
+}
+
+func pauseLeader(ctx context.Context, e *env) error {
+	i := e.victim(ctx)
+	err := e.fault(ctx, "pause", i, func() error {
+		if err := e.cluster.Signal(i, signalStop); err != nil {
+			return err
+		}
+		err := pause(ctx, 4*time.Second)
+		return errors.Join(err, e.cluster.Signal(i, signalContinue))
+	})
+	return errors.Join(err, pause(ctx, 3*time.Second))
+}
+
+func pauseAll(ctx context.Context, e *env) error {
+	order := e.rnd.Perm(startingBrokers)
+	err := e.fault(ctx, "pause", nobody, func() error {
+		var errs []error
+		for _, i := range order {
+			errs = append(errs, e.cluster.Signal(i, signalStop))
+		}
+		errs = append(errs, pause(ctx, 3*time.Second))
+		for _, i := range order {
+			errs = append(errs, e.cluster.Signal(i, signalContinue), pause(ctx, 400*time.Millisecond))
+		}
+		return errors.Join(errs...)
+	})
+	return errors.Join(err, pause(ctx, 3*time.Second))
+}
+
+func rollingRestart(ctx context.Context, e *env) error {
+	for i := range startingBrokers {
+		if err := e.fault(ctx, "restart", i, func() error { return e.restart(ctx, i) }); err != nil {
+			return err
+		}
+		if err := e.healthy(ctx); err != nil {
+			return err
+		}
+		if err := pause(ctx, 3*time.Second); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *env) restart(ctx context.Context, i int) error {
+	if err := e.cluster.Stop(i, stopWithin); err != nil {
+		return err
+	}
+	return e.start(ctx, i)
+}
+
+func transferStorm(ctx context.Context, e *env) error {
+	i := e.rnd.IntN(startingBrokers)
+	return e.fault(ctx, "restart", i, func() error { return e.restart(ctx, i) })
+}
+
+func killAll(ctx context.Context, e *env) error {
+	err := e.fault(ctx, "kill all", nobody, func() error {
+		for i := range startingBrokers {
+			e.cluster.Kill(i)
+		}
+		if err := pause(ctx, time.Second); err != nil {
+			return err
+		}
+		return e.startAll(ctx)
+	})
+	return errors.Join(err, pause(ctx, 4*time.Second))
+}
+
+func killAllOften(ctx context.Context, e *env) error {
+	err := e.fault(ctx, "kill all", nobody, func() error {
+		for range 4 {
+			for i := range startingBrokers {
+				e.cluster.Kill(i)
+			}
+			// Whether they get as far as to serve is left to chance.
+			short, cancel := context.WithTimeout(ctx, time.Duration(300+e.rnd.IntN(2500))*time.Millisecond)
+			_ = e.cluster.StartAll(short)
+			cancel()
+		}
+		for i := range startingBrokers {
+			e.cluster.Kill(i)
+		}
+		return e.startAll(ctx)
+	})
+	return errors.Join(err, pause(ctx, 4*time.Second))
+}
+
+func loseDisk(ctx context.Context, e *env) error {
+	i := e.victim(ctx)
+	err := e.fault(ctx, "lose a disk", i, func() error {
+		e.cluster.Kill(i)
+		if err := os.RemoveAll(e.cluster.Dir(i)); err != nil {
+			return err
+		}
+		if err := e.start(ctx, i); err != nil {
+			return err
+		}
+		return e.healthy(ctx)
+	})
+	return errors.Join(err, pause(ctx, time.Second))
+}
+
+// decommission changes who is in the cluster while it works.
+func decommission(ctx context.Context, e *env) error {
+	const fourth, second, fifth = 3, 1, 4
+	join := func(i int) func() error {
+		return func() error {
+			if err := e.start(ctx, i); err != nil {
+				return err
+			}
+			e.n++
+			if err := e.healthy(ctx); err != nil {
+				return err
+			}
+			if _, err := e.client.Admin().Rebalance(ctx, false); err != nil {
+				return err
+			}
+			return e.healthy(ctx)
+		}
+	}
+	leave := func() error {
+		if err := e.drain(ctx, second); err != nil {
+			return err
+		}
+		e.n--
+		return e.cluster.Stop(second, stopWithin)
+	}
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{{"the fourth joins", join(fourth)}, {"the second leaves", leave}, {"the fifth joins", join(fifth)}} {
+		if err := e.fault(ctx, step.name, nobody, step.do); err != nil {
+			return err
+		}
+		if err := pause(ctx, 2*time.Second); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *env) drain(ctx context.Context, i int) error {
+	if _, err := e.client.Admin().Decommission(ctx, int32(i+1)); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, healthWithin)
+	defer cancel()
+	for {
+		s, err := e.client.Admin().Status(ctx)
+		state := fmt.Sprint(err)
+		for _, b := range s.Brokers {
+			if b.ID == int32(i+1) {
+				if b.State == client.BrokerDrained {
+					return nil
+				}
+				state = fmt.Sprintf("%s, %d replicas, %d leaders; %s", b.State, b.Replicas, b.Leaders, e.problem(ctx))
+			}
+		}
+		if pause(ctx, 200*time.Millisecond) != nil {
+			return fmt.Errorf("broker %d was not drained within %s: %s", i+1, healthWithin, state)
+		}
+	}
+}
+
+// isolate cuts off what is sent by a broker (out), to it (in), or both.
+func isolate(victim func(*env, context.Context) int, out, in bool) func(context.Context, *env) error {
+	return func(ctx context.Context, e *env) error {
+		i := victim(e, ctx)
+		err := e.fault(ctx, "isolation", i, func() error {
+			if err := e.isolate(i, out, in); err != nil {
+				return err
+			}
+			err := pause(ctx, 5*time.Second)
+			return errors.Join(err, e.heal(i, out, in))
+		})
+		return errors.Join(err, pause(ctx, 4*time.Second))
+	}
+}
+
+// flap cuts single links, in one direction each, for short times.
+func flap(ctx context.Context, e *env) error {
+	err := e.fault(ctx, "flapping", nobody, func() error {
+		for range 8 {
+			from := e.rnd.IntN(startingBrokers)
+			to := (from + 1 + e.rnd.IntN(startingBrokers-1)) % startingBrokers
+			if err := e.net.cut(from, to); err != nil {
+				return err
+			}
+			err := pause(ctx, time.Duration(100+e.rnd.IntN(1400))*time.Millisecond)
+			if err := errors.Join(err, e.net.mend(from, to)); err != nil {
+				return err
+			}
+			if err := pause(ctx, time.Duration(e.rnd.IntN(300))*time.Millisecond); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return errors.Join(err, pause(ctx, 2*time.Second))
+}

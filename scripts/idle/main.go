@@ -1,0 +1,116 @@
+// Command idle measures what brokers cost while nothing happens: CPU time and resident memory of three of them as processes, with partitions
+// of three replicas each.
+//
+//	go build -o bin/flotilla ./cmd/flotilla && go run ./scripts/idle -flotilla bin/flotilla -partitions 100
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/flotilla-log/flotilla/client"
+	"github.com/flotilla-log/flotilla/scripts/procs"
+)
+
+const brokers = 3
+
+type options struct {
+	binary     string
+	partitions int
+	settle     time.Duration
+	measure    time.Duration
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.binary, "flotilla", "bin/flotilla", "the flotilla binary")
+	flag.IntVar(&o.partitions, "partitions", 100, "partitions, three replicas each")
+	flag.DurationVar(&o.settle, "settle", 5*time.Second, "how long to wait before the measurement")
+	flag.DurationVar(&o.measure, "time", 20*time.Second, "how long to measure")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o, os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "idle:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options, out io.Writer) (err error) {
+	cluster, err := procs.New(o.binary, brokers)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cluster.Close()) }()
+	if err := cluster.StartAll(ctx); err != nil {
+		return err
+	}
+	if err := create(ctx, o, cluster, out); err != nil {
+		return err
+	}
+	if err := pause(ctx, o.settle); err != nil {
+		return err
+	}
+	return measure(ctx, o, cluster, out)
+}
+
+func create(ctx context.Context, o options, cluster *procs.Cluster, out io.Writer) error {
+	c, err := client.New(cluster.Addrs(), client.WithRequestTimeout(time.Minute))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	start := time.Now()
+	_, err = c.Admin().CreateTopic(ctx, client.TopicSpec{Name: "idle", Partitions: int32(o.partitions), ReplicationFactor: brokers})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%d partitions with %d replicas created in %d ms\n", o.partitions, brokers, time.Since(start).Milliseconds())
+	return nil
+}
+
+func measure(ctx context.Context, o options, cluster *procs.Cluster, out io.Writer) error {
+	var before [brokers]procs.Usage
+	for i := range before {
+		u, err := cluster.Usage(i)
+		if err != nil {
+			return err
+		}
+		before[i] = u
+	}
+	start := time.Now()
+	if err := pause(ctx, o.measure); err != nil {
+		return err
+	}
+	took, total := time.Since(start), time.Duration(0)
+	for i := range before {
+		u, err := cluster.Usage(i)
+		if err != nil {
+			return err
+		}
+		used := u.CPU - before[i].CPU
+		total += used
+		fmt.Fprintf(out, "broker %d: %.1f %% of one core, %d MB resident\n", i+1, percent(used, took), u.RSS/1e6)
+	}
+	fmt.Fprintf(out, "together: %.1f %% of one core, over %.0f s\n", percent(total, took), took.Seconds())
+	return nil
+}
+
+func percent(used, took time.Duration) float64 { return 100 * used.Seconds() / took.Seconds() }
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
