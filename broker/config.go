@@ -74,15 +74,23 @@ type Config struct {
 	// AutoBalanceLeaders gives leadership back to the preferred leaders (the first of each partition's replicas). DefaultConfig sets it.
 	AutoBalanceLeaders bool
 
+	// CatchUpBytesPerSecond is the most that this broker sends to replicas that are far behind (new ones, and those of brokers that come back), over all partitions. Live
+	// traffic is not counted and goes first. It is exceeded only where a replica would never arrive otherwise, or a quorum waits for it. Default 32 MiB/s; negative: no limit.
+	CatchUpBytesPerSecond int64
+
 	Memory MemoryLimits
 	// DiskReserve is the free space below which produce requests are refused with a retriable error. Default 128 MiB; negative: none.
 	DiskReserve int64
 	Timing      Timing
+	Scrub       ScrubConfig
 
 	Logger hclog.Logger
 	// Seams are for tests.
 	Seams Seams
 }
+
+// maxMessageBytes is the longest entry of a partition.
+const maxMessageBytes = 32 << 20
 
 // MemoryLimits bound what a broker holds in memory.
 type MemoryLimits struct {
@@ -90,7 +98,8 @@ type MemoryLimits struct {
 	InflightBytes int64
 	// TailCacheBytes over all partitions, for the newest entries. Default 128 MiB.
 	TailCacheBytes int64
-	// MaxMessageBytes is the most that a topic's max.message.bytes may be, and with some room the size limit of a gRPC message. Default 64 MiB.
+	// MaxMessageBytes is the most that a topic's max.message.bytes may be, and with some room the size limit of a gRPC message. Default 32 MiB, which is
+	// also the most: no partition takes a longer entry.
 	MaxMessageBytes int
 	// FetchBytes is the most that one fetch response carries. Default 32 MiB.
 	FetchBytes int
@@ -98,8 +107,8 @@ type MemoryLimits struct {
 
 // Timing is how patient a broker is. The defaults are for real networks; tests shorten them.
 type Timing struct {
-	// Heartbeat is raft's heartbeat and election timeout of partitions: a leader that is silent for so long is replaced. An idle
-	// group costs each of its followers ten messages in this time. Default 1 s.
+	// Heartbeat is raft's heartbeat and election timeout of partitions. That a broker died or stands still is noticed sooner and for all of its partitions at once; this
+	// is for the rest (partition.Timing). An idle group costs each of its followers ten messages in this time. Default 3 s.
 	Heartbeat time.Duration
 	// MetadataHeartbeat is the same for the metadata group. Default 750 ms.
 	MetadataHeartbeat time.Duration
@@ -158,11 +167,13 @@ func (c *Config) setDefaults() {
 	setDefault(&c.OffsetsPartitions, 16)
 	setDefault(&c.ReplaceAfter, 10*time.Minute)
 	setDefault(&c.DiskReserve, 128<<20)
+	setDefault(&c.CatchUpBytesPerSecond, 32<<20)
 	setDefault(&c.Memory.InflightBytes, 128<<20)
 	setDefault(&c.Memory.TailCacheBytes, 128<<20)
-	setDefault(&c.Memory.MaxMessageBytes, 64<<20)
+	setDefault(&c.Memory.MaxMessageBytes, maxMessageBytes)
 	setDefault(&c.Memory.FetchBytes, 32<<20)
 	c.Timing.setDefaults()
+	c.Scrub.setDefaults()
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}
@@ -175,7 +186,7 @@ func (c *Config) setDefaults() {
 }
 
 func (t *Timing) setDefaults() {
-	setDefault(&t.Heartbeat, time.Second)
+	setDefault(&t.Heartbeat, 3*time.Second)
 	setDefault(&t.MetadataHeartbeat, 750*time.Millisecond)
 	setDefault(&t.AppendTimeout, 30*time.Second)
 	setDefault(&t.LeaderWait, 1500*time.Millisecond)
@@ -218,10 +229,12 @@ func (c *Config) validateLimits(add func(ok bool, format string, args ...any)) {
 	add(c.DefaultReplicationFactor >= 0, "the default replication factor is %d: it must be at least 1, or 0 to let the broker choose", c.DefaultReplicationFactor)
 	add(c.OffsetsPartitions > 0, "the number of partitions for consumer groups is %d: it must be at least 1", c.OffsetsPartitions)
 	add(c.OffsetsReplicationFactor >= 0, "the replication factor for consumer groups is %d: it must be at least 1, or 0 to let the broker choose", c.OffsetsReplicationFactor)
-	add(c.Memory.MaxMessageBytes >= 1024 && c.Memory.MaxMessageBytes <= 64<<20, "the largest message is limited to %d bytes: it must be from 1 KiB to 64 MiB", c.Memory.MaxMessageBytes)
+	add(c.Memory.MaxMessageBytes >= 1024 && c.Memory.MaxMessageBytes <= maxMessageBytes, "the largest message is limited to %d bytes: it must be from 1 KiB to 32 MiB", c.Memory.MaxMessageBytes)
+	add(c.Memory.FetchBytes > 0, "fetch responses are limited to %d bytes: it must be more than 0", c.Memory.FetchBytes)
 	add(c.Memory.InflightBytes >= int64(c.Memory.MaxMessageBytes), "%d bytes in flight are less than the largest message (%d): raise the one or lower the other",
 		c.Memory.InflightBytes, c.Memory.MaxMessageBytes)
 	add(c.Memory.TailCacheBytes > 0, "the tail cache is %d bytes: it must be more than 0", c.Memory.TailCacheBytes)
+	add(c.Scrub.Every > 0, "the pause between two scrubs is %s: it must be more than 0", c.Scrub.Every)
 	add(c.Timing.Heartbeat >= 10*time.Millisecond, "a heartbeat timeout of %s is too short to tell a slow broker from a dead one: use 100 ms or more", c.Timing.Heartbeat)
 }
 

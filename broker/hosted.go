@@ -273,13 +273,12 @@ func (h *hosted) config(topic *metadata.Topic, failure chan error) partition.Con
 	if h.tailSize == 0 {
 		limits.TailCacheBytes = -1
 	}
-	heartbeat := b.cfg.Timing.Heartbeat
 	return partition.Config{
 		Name: h.name, Group: h.group, Dir: filepath.Join(h.m.dir, h.dirName), FS: h.m.fs(),
 		LocalID: raft.ServerID(h.serverID), LocalAddr: metadata.ServerAddress(b.cfg.ID),
 		Transport: b.transport, Stable: b.stable.Group(h.group),
 		Settings: settingsOf(topic), Budget: h.m.budget, Limits: limits,
-		Timing: partition.Timing{Heartbeat: heartbeat, Election: heartbeat, Lease: heartbeat},
+		Timing: partition.Timing{Heartbeat: b.cfg.Timing.Heartbeat},
 		Now:    b.cfg.Seams.Now, Logger: b.log.Named("partition"),
 		OnEvent: func(e partition.Event) { h.onEvent(e, failure) },
 	}
@@ -376,6 +375,13 @@ func settingsOf(t *metadata.Topic) partition.Settings {
 	}
 	if !c.FlushQuorum {
 		s.Flush = raftlog.DurabilityOS
+	}
+	// 0 is no time and no bytes to topics, and the default to partition.
+	if c.RetentionAge == 0 {
+		s.RetentionAge = 1
+	}
+	if c.RetentionBytes == 0 {
+		s.RetentionBytes = 1
 	}
 	return s
 }

@@ -15,6 +15,7 @@ import (
 type leadState struct {
 	term           uint64    // in which this replica leads; 0 while it does not
 	preferredSince time.Time // since when the preferred leader could take over; zero if it cannot
+	progress       progress  // where the log ended lately; see caughtUp
 }
 
 // maxLag is how many entries a replica may be behind to count as caught up: what remains passes in a moment.
@@ -131,11 +132,12 @@ func (h *hosted) settled(p *metadata.Partition, r *partition.Replica) bool {
 	return !slices.ContainsFunc(p.Replicas, func(want metadata.Replica) bool { return !slices.Contains(servers, want.Server()) })
 }
 
-// caughtUp asks the replica's broker how far it is.
+// caughtUp asks the replica's broker how far it is. It may vote when it lacks few entries, or, where many come all the time, only those of the last moment.
 func (h *hosted) caughtUp(ctx context.Context, r *partition.Replica, s raft.Server) bool {
-	target := r.Status().LastIndex
+	now, last := time.Now(), r.Status().LastIndex
+	h.lead.progress.note(now, last)
 	st := h.statusOf(ctx, s)
-	return st.Open && st.LastIndex+maxLag >= target
+	return st.Open && (st.LastIndex+maxLag >= last || h.lead.progress.within(now, st.LastIndex))
 }
 
 // mayLead says that the replica is caught up on a broker that does not stop.

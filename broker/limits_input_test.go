@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/brokertest"
 	"github.com/flotilla-log/flotilla/client"
@@ -116,7 +117,7 @@ func isRefusal(err error, code pb.ErrorCode, retriable bool, words ...string) er
 // What a producer may send that is not a good batch for that partition. Each is refused with a reason, and nothing of it is stored: the records
 // before and after are all there is.
 func TestBadBatchesAreRefused(t *testing.T) {
-	c := brokertest.Start(t, brokertest.Options{Brokers: 1})
+	c := brokertest.Start(t, brokertest.Options{Brokers: 1, Tune: func(cfg *broker.Config) { cfg.Memory.MaxMessageBytes = 1 << 20 }})
 	c.CreateTopic("t", 1, 1, "max.message.bytes", "2000")
 	c.Produce("t", 0, "before")
 	ctx, cancel := c.Context()
@@ -145,7 +146,7 @@ func TestBadBatchesAreRefused(t *testing.T) {
 	}{
 		{"a message above max.message.bytes", batchOf(t, record.None, strings.Repeat("x", 3000)), large, []string{"t/0", "3070 bytes", "max.message.bytes", "2000"}},
 		{"many small messages above it", batchOf(t, record.None, strings.Split(strings.Repeat("x,", 400), ",")...), large, []string{"2000"}},
-		{"more than a broker takes", make([]byte, 64<<20+1), large, []string{"67108864"}},
+		{"more than a broker takes", make([]byte, 1<<20+1), large, []string{"1048576"}},
 		{"no batch at all", nil, corrupt, []string{"0 bytes"}},
 		{"half a header", flipped[:20], corrupt, []string{"20 bytes"}},
 		{"a cut batch", flipped[:len(flipped)-1], corrupt, []string{"header says"}},
@@ -171,9 +172,9 @@ func TestBadBatchesAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", x.name, err)
 		}
 	}
-	_, err := log.Produce(ctx, &pb.ProduceRequest{Topic: "t", Payload: &pb.ProduceRequest_Batch{Batch: make([]byte, 66<<20)}})
+	_, err := log.Produce(ctx, &pb.ProduceRequest{Topic: "t", Payload: &pb.ProduceRequest_Batch{Batch: make([]byte, 3<<20)}})
 	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "larger than max") {
-		t.Errorf("a request of 66 MiB: %v", err)
+		t.Errorf("a request of 3 MiB: %v", err)
 	}
 	c.Produce("t", 0, "after")
 	if got := c.ReadAll("t", 0); len(got) != 2 || string(got[1].Value) != "after" || got[1].Offset != 1 {

@@ -46,6 +46,7 @@ func (b *Broker) Start(ctx context.Context) error {
 	}
 	b.up.Store(true)
 	b.wg.Go(b.becomeReady)
+	b.wg.Go(b.scrub)
 	return nil
 }
 
@@ -160,6 +161,7 @@ func (b *Broker) openTransport(context.Context) error {
 	t, err := transport.New(transport.Config{
 		Local: metadata.ServerAddress(b.cfg.ID), ClusterID: b.identity.ClusterID, Learned: b.identity.Learn,
 		Listener: b.peerLn, Dial: b.cfg.Seams.DialPeer, Resolve: b.resolve, Logger: b.log.Named("transport"),
+		CatchUpBytesPerSecond: b.cfg.CatchUpBytesPerSecond,
 	})
 	if err != nil {
 		return err

@@ -14,6 +14,8 @@ import (
 const (
 	// refreshPause is the least time between two metadata requests of one client.
 	refreshPause = 50 * time.Millisecond
+	// metadataTry is how long the first broker may take to answer; each next one twice as long, so that a frozen one does not hold up all.
+	metadataTry = 500 * time.Millisecond
 	// unknownTopicWait is how long a topic may be unknown before that is an error: brokers learn of a new topic one after another.
 	unknownTopicWait = 2 * time.Second
 	// hintAge is how long the leader that a broker named is believed more than metadata of the same leader epoch.
@@ -111,7 +113,11 @@ func (c *Client) watchOnce(ctx context.Context, topics []string, yield func(Meta
 
 func (c *Client) fetchMetadata(ctx context.Context, topics []string) (*pb.Metadata, error) {
 	var m *pb.Metadata
+	try := metadataTry
 	err := c.callAny(ctx, "GetMetadata", func(ctx context.Context, cn *conn) (err error) {
+		ctx, cancel := context.WithTimeout(ctx, try)
+		defer cancel()
+		try = min(2*try, c.cfg.requestTimeout)
 		m, err = cn.cluster.GetMetadata(ctx, &pb.GetMetadataRequest{Topics: topics})
 		return err
 	})

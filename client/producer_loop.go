@@ -63,15 +63,16 @@ func (a *alarm) in() time.Duration {
 func (pp *partitionProducer) step(now time.Time) (time.Duration, <-chan struct{}) {
 	wake := alarm{now: now}
 	pp.expire(now, &wake)
+	moved := pp.suspect(now, &wake)
 	if pp.draining && pp.inFlight == 0 {
 		pp.resolve()
 		pp.draining = false
 	}
 	if pp.draining {
-		return wake.in(), nil
+		return wake.in(), moved
 	}
 	if !pp.pending(now, &wake) {
-		return wake.in(), nil
+		return wake.in(), moved
 	}
 	changed := pp.p.client.meta.changedChan()
 	leader, ok := pp.p.client.meta.leader(pp.tp)
@@ -86,7 +87,46 @@ func (pp *partitionProducer) step(now time.Time) (time.Duration, <-chan struct{}
 	}
 	pp.leader = leader.ID
 	pp.send(now, leader, &wake)
-	return wake.in(), nil
+	return wake.in(), moved
+}
+
+// suspectAfter is how long a broker may take over a batch before the client looks whether another leads by now, and how often it looks.
+const suspectAfter = 500 * time.Millisecond
+
+// suspect deals with a leader that has fallen silent while its connection stands: frozen, or cut off. It asks other brokers who leads; if that is
+// another one, what is in flight counts as failed with an unknown outcome, and goes to the new leader. It returns a channel to watch for a new
+// leader, or nil. Answers that the old leader still gives are to earlier attempts, and of no interest.
+func (pp *partitionProducer) suspect(now time.Time, wake *alarm) <-chan struct{} {
+	i := slices.IndexFunc(pp.sent, func(b *batch) bool { return b.inFlight })
+	if i < 0 {
+		return nil
+	}
+	if due := pp.sent[i].sentAt.Add(suspectAfter); now.Before(due) {
+		wake.set(due)
+		return nil
+	}
+	meta := pp.p.client.meta
+	changed := meta.changedChan()
+	if leader, ok := meta.leader(pp.tp); ok && leader.ID != pp.sent[i].sentTo {
+		err := &Error{
+			Op: "Produce", Code: CodeRequestTimedOut, Message: "no answer, and another broker leads by now", Retriable: true,
+			Topic: pp.tp.Topic, Partition: pp.tp.Partition,
+		}
+		for _, b := range slices.Clone(pp.sent) {
+			if b.inFlight && b.sentTo != leader.ID {
+				pp.failed(b, err)
+			}
+		}
+		return nil
+	}
+	if due := pp.askedAt.Add(suspectAfter); now.Before(due) {
+		wake.set(due)
+		return changed
+	}
+	pp.askedAt = now
+	meta.requestRefresh()
+	wake.set(now.Add(suspectAfter))
+	return changed
 }
 
 // pending tells whether there is anything to send, and sets the alarm for when there will be.
@@ -211,7 +251,7 @@ func (pp *partitionProducer) dispatch(b *batch, now time.Time, leader Broker, wa
 		return false
 	}
 	b.attempt++
-	b.inFlight, b.gap = true, false
+	b.inFlight, b.gap, b.sentAt, b.sentTo = true, false, now, leader.ID
 	b.deadline = now.Add(pp.p.cfg.produceTimeout * 4 / 3)
 	if end := pp.expiry(b); end.Before(b.deadline) {
 		b.deadline = end

@@ -28,7 +28,9 @@ type batch struct {
 
 	attempt  int // number of times it was sent
 	inFlight bool
-	deadline time.Time // of the request in flight
+	sentAt   time.Time // the request in flight
+	sentTo   int32     // the broker, by ID
+	deadline time.Time // of it
 	maybe    bool      // some try had an unknown outcome: it may be stored
 	gap      bool      // the last answer was OUT_OF_ORDER_SEQUENCE
 }
@@ -59,10 +61,11 @@ type partitionProducer struct {
 	lost     bool // a batch of the present epoch was given up: those after it cannot follow, or may
 	id       int64
 	epoch    int16
-	next     int32 // sequence of the next batch
-	badID    int64 // an ID that must be replaced
-	leader   int32 // broker last sent to
-	failures int   // drains since the last success
+	next     int32     // sequence of the next batch
+	badID    int64     // an ID that must be replaced
+	leader   int32     // broker last sent to
+	askedAt  time.Time // when suspect last asked who leads
+	failures int       // drains since the last success
 	retryAt  time.Time
 	lastErr  error
 }

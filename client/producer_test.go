@@ -325,6 +325,47 @@ func TestLeaderMovesAndAppears(t *testing.T) {
 	}
 }
 
+// TestFrozenLeader: a leader that takes batches and answers nothing, while its connection stands, is left when another leads; what it may have
+// stored is stored once.
+func TestFrozenLeader(t *testing.T) {
+	f, c := connect(t, 3, 1)
+	f.MoveLeader("t", 0, 0)
+	p := newProducer(t, c, client.WithPartitioner(client.Manual()), client.WithLinger(0))
+	if err := p.Produce(testContext(t), manual(0, "0")); err != nil {
+		t.Fatal(err)
+	}
+	var silent atomic.Int32
+	f.AddFault(func(broker int32, _ *pb.ProduceRequest) fakebroker.Verdict {
+		switch {
+		case broker != 0:
+			return fakebroker.Verdict{}
+		case silent.Add(1) == 1:
+			return fakebroker.Verdict{Action: fakebroker.StoreThenIgnore}
+		}
+		return fakebroker.Verdict{Action: fakebroker.Ignore}
+	})
+	var o outcome
+	for i := range 2 { // both are with the frozen leader before it loses its leadership
+		p.ProduceAsync(testContext(t), manual(0, fmt.Sprint(i+1)), o.done)
+		eventually(t, "the leader has it", func() bool { return int(silent.Load()) == i+1 })
+	}
+	f.MoveLeader("t", 0, 1)
+	for i := range 3 {
+		p.ProduceAsync(testContext(t), manual(0, fmt.Sprint(i+3)), o.done)
+	}
+	start := time.Now()
+	if err := p.Flush(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("it took %s", d)
+	}
+	o.check(t, 5)
+	if got := f.Values("t", 0); !reflect.DeepEqual(got, numbers(6)) {
+		t.Errorf("stored %v", got)
+	}
+}
+
 func TestBufferIsBounded(t *testing.T) {
 	f, c := connect(t, 1, 1)
 	f.AddFault(func(int32, *pb.ProduceRequest) fakebroker.Verdict {

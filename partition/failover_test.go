@@ -3,6 +3,7 @@ package partition_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/flotilla-log/flotilla/partition/partitiontest"
 	"github.com/flotilla-log/flotilla/partition/transport"
 	"github.com/flotilla-log/flotilla/proto/record/recordtest"
+	"github.com/flotilla-log/flotilla/raftlog/vfs"
 )
 
 // timeout is raft's in these tests: so long that only evidence can explain an election within the bound.
@@ -199,4 +201,20 @@ func TestOnlyVoterLeadsAtOnce(t *testing.T) {
 	if s := c.Leader(1).Replica(1).Status(); s.HighWatermark != 1 || s.State != raft.Leader {
 		t.Errorf("%+v", s)
 	}
+}
+
+// TestFailedLeaderNominatesAnother: the replica fails, its broker goes on, and there is no evidence against that.
+func TestFailedLeaderNominatesAnother(t *testing.T) {
+	c := partitiontest.New(t, partitiontest.Options{Configure: slowly})
+	old := c.Leader(1)
+	appendOne(t, old.Replica(1))
+	old.Disk.Add(vfs.Rule{Op: vfs.OpSync, Err: errors.New("the disk is on fire")})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	promptly(t, "the election", func() {
+		if _, err := old.Replica(1).Append(ctx, partition.AppendRequest{Batch: bytes.Clone(recordtest.Batch(1, 100))}); err == nil {
+			t.Error("appended to a disk that cannot sync")
+		}
+		appendOne(t, c.Leader(1, c.Others(old)...).Replica(1))
+	})
 }

@@ -37,6 +37,9 @@ func (r *Replica) opened(term uint64) {
 // short that it was never seen did nothing.
 func (r *Replica) reconsider() {
 	if err := r.broken(); err != nil {
+		if r.led.term != 0 {
+			r.failedLeader.Store(true)
+		}
 		r.stepAside()
 		r.seq.close(err)
 		r.halt()

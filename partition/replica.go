@@ -50,17 +50,19 @@ type Replica struct {
 	timerMu sync.Mutex
 	timer   *time.Timer
 
-	failure   atomic.Pointer[error] // why the replica failed; set once
-	closing   atomic.Bool
-	stopCtx   context.Context // ends when Close begins
-	stop      context.CancelFunc
-	eventMu   sync.Mutex    // OnEvent is called under it
-	change    chan struct{} // holds a token while a change of configuration or leadership is under way
-	started   atomic.Bool
-	haltOnce  sync.Once
-	halted    chan struct{} // closed when raft's goroutines have ended
-	closeOnce sync.Once
-	closeErr  error
+	failure      atomic.Pointer[error] // why the replica failed; set once
+	failedLeader atomic.Bool           // it led then
+	closing      atomic.Bool
+	stopCtx      context.Context // ends when Close begins
+	stop         context.CancelFunc
+	eventMu      sync.Mutex    // OnEvent is called under it
+	change       chan struct{} // holds a token while a change of configuration or leadership is under way
+	started      atomic.Bool
+	stall        stall // see stalled
+	haltOnce     sync.Once
+	halted       chan struct{} // closed when raft's goroutines have ended
+	closeOnce    sync.Once
+	closeErr     error
 }
 
 // Open opens a replica, or makes an empty one, and starts its Raft node. With errors.As a *raftlog.DamageError is found if files are damaged: set the directory aside and
@@ -114,7 +116,7 @@ func (r *Replica) openRaft() (err error) {
 		state: r.state, log: r.log, checkpointBytes: r.cfg.Limits.CheckpointBytes,
 		save: r.keeper.save, applied: r.applied, restored: r.keeper.restored, failed: r.fail,
 	}
-	r.group, err = r.cfg.Transport.Group(r.cfg.Group, transport.GroupOptions{ServerID: r.cfg.LocalID, CheckResponse: checkResponse(r.log)})
+	r.group, err = r.cfg.Transport.Group(r.cfg.Group, transport.GroupOptions{ServerID: r.cfg.LocalID, CheckResponse: checkResponse(r.log), Stalled: r.stalled})
 	if err != nil {
 		return err
 	}
@@ -228,14 +230,32 @@ func (r *Replica) fail(err error) {
 // halt stops raft's goroutines. It does not wait: halted tells when they have ended, which they may never do if one of them hangs in a system call.
 func (r *Replica) halt() {
 	r.haltOnce.Do(func() {
+		failedLeader := r.failure.Load() != nil && r.failedLeader.Load()
 		f := r.raft.Shutdown()
 		go func() {
+			if failedLeader {
+				r.nominate()
+			}
 			r.group.Close() // ends raft's calls to peers, which it would wait for, and the elector's
 			r.elector.Close()
 			f.Error()
 			close(r.halted)
 		}()
 	})
+}
+
+// nominate has another voter stand for election, for a leader that has failed while its broker goes on: nobody else would notice before raft's timeout. Who lacks an entry that a quorum has is
+// not elected; then its campaign has at least told the others that there is no leader.
+func (r *Replica) nominate() {
+	req := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(r.cfg.LocalID), Addr: []byte(r.cfg.LocalAddr)}}
+	for _, s := range r.raft.GetConfiguration().Configuration().Servers {
+		if s.ID == r.cfg.LocalID || s.Suffrage != raft.Voter || r.group.Gone(s.Address) {
+			continue
+		}
+		if r.group.TimeoutNow(s.ID, s.Address, req, &raft.TimeoutNowResponse{}) == nil {
+			return
+		}
+	}
 }
 
 // broken returns the error with which everything is refused once the replica failed or is being closed.

@@ -269,11 +269,13 @@ func (l *Log) syncUpTo(i Index) error {
 	if err := h.file.Datasync(); err != nil {
 		return l.poison(fmt.Errorf("fsync of %s: %w", seg.path, err))
 	}
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if version == l.version { // otherwise what lay before end may be replaced
 		seg.synced = max(seg.synced, end)
 	}
-	l.mu.Unlock()
 	return nil
 }
 

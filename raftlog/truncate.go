@@ -71,6 +71,9 @@ func (l *Log) truncateAfter(keep Index) error {
 	if err != nil {
 		return l.readFailed(err)
 	}
+	if err := l.syncSegment(l.active()); err != nil { // what stays has to be there when recovery reads the record: under DurabilityOS it may not be yet
+		return err
+	}
 	rec := cutRecord{epoch: l.start.epoch, segment: l.segs[k].header.first, last: keep, end: uint32(cut.rec.end)}
 	err = l.writeDurable(cutName, rec.encode())
 	recorded := err == nil

@@ -48,6 +48,8 @@ type Config struct {
 	Grace time.Duration
 	// MaxMoving is the number of partitions that may move at once. Default 8.
 	MaxMoving int
+	// MaxBuilding is the number of replicas that may be built on one broker at once. Default 2.
+	MaxBuilding int
 	// Tick is how often it looks when nothing wakes it. Default 1 s.
 	Tick   time.Duration
 	Now    func() time.Time
@@ -65,6 +67,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.ReplaceAfter, 10*time.Minute)
 	setDefault(&c.Grace, 15*time.Second)
 	setDefault(&c.MaxMoving, 8)
+	setDefault(&c.MaxBuilding, 2)
 	setDefault(&c.Tick, time.Second)
 	if c.Now == nil {
 		c.Now = time.Now
@@ -269,7 +272,7 @@ func (c *Controller) markAway(members []membership.Member) error {
 }
 
 func (c *Controller) limits() Limits {
-	return Limits{MaxMoving: c.cfg.MaxMoving, ReplaceAfter: c.cfg.ReplaceAfter}
+	return Limits{MaxMoving: c.cfg.MaxMoving, MaxBuilding: c.cfg.MaxBuilding, ReplaceAfter: c.cfg.ReplaceAfter}
 }
 
 // keepGroup makes one step in the metadata group's membership.

@@ -21,6 +21,9 @@ type View struct {
 type Limits struct {
 	// MaxMoving is the number of partitions that may move at once. A partition is moving while its voters are not those desired.
 	MaxMoving int
+	// MaxBuilding is the number of replicas that may be built on one broker at once, of all that move; 0: as many as MaxMoving. Where several replicas come to one broker, that is
+	// the broker which their traffic may slow down.
+	MaxBuilding int
 	// ReplaceAfter is how long a broker may be away before its replicas are rebuilt elsewhere; negative: never.
 	ReplaceAfter time.Duration
 }
@@ -40,7 +43,7 @@ type Plan struct {
 // brokers that stayed away; replicas on draining brokers; and, if it is asked for, the rebalance.
 // Nothing is planned while fewer than a majority of the registered brokers is alive: then it is more likely this broker that is cut off.
 func MakePlan(v View, lim Limits) Plan {
-	p := planner{View: v, lim: lim, load: loadOf(v.State.SortedTopics())}
+	p := planner{View: v, lim: lim, load: loadOf(v.State.SortedTopics()), building: map[api.BrokerID]int{}}
 	if !v.majority() {
 		return p.plan
 	}
@@ -49,6 +52,7 @@ func MakePlan(v View, lim Limits) Plan {
 		for _, part := range t.Partitions {
 			if part.Moving() {
 				p.slots--
+				p.countBuilds(part)
 			}
 			p.inspect(part)
 		}
@@ -56,6 +60,24 @@ func MakePlan(v View, lim Limits) Plan {
 	p.repairAll()
 	p.rebalance()
 	return p.plan
+}
+
+// countBuilds counts the replicas of a moving partition that have no vote yet. Without a quorum nothing is built, and others need not wait; nor for those
+// that are to be replaced themselves.
+func (p *planner) countBuilds(part *metadata.Partition) {
+	if !p.hasQuorum(part) {
+		return
+	}
+	for _, r := range part.Replicas {
+		if _, _, bad := p.fault(part, r); !bad && !slices.Contains(part.Voters, r) {
+			p.building[r.Broker]++
+		}
+	}
+}
+
+// mayBuild says whether a broker may begin to build one more replica.
+func (p *planner) mayBuild(id api.BrokerID) bool {
+	return p.lim.MaxBuilding <= 0 || p.building[id] < p.lim.MaxBuilding
 }
 
 func (v View) majority() bool {
@@ -71,11 +93,12 @@ func (v View) majority() bool {
 // planner makes one plan.
 type planner struct {
 	View
-	lim    Limits
-	load   load
-	slots  int // how many more partitions may begin to move
-	broken []repair
-	plan   Plan
+	lim      Limits
+	load     load
+	slots    int                  // how many more partitions may begin to move
+	building map[api.BrokerID]int // replicas that brokers are building
+	broken   []repair
+	plan     Plan
 }
 
 // urgency orders repairs.
@@ -186,7 +209,7 @@ func (p *planner) hasQuorum(part *metadata.Partition) bool {
 }
 
 // substitute returns the desired replicas with the faulty ones replaced: by a fresh one on the same broker where that is there to stay, else by one on
-// another. false if nothing can be replaced.
+// another. false if nothing can be replaced, or not yet, for the brokers concerned build as many replicas as they may.
 func (p *planner) substitute(r repair) (next []metadata.Replica, why string, ok bool) {
 	next = slices.Clone(r.p.Replicas)
 	for i, old := range r.p.Replicas {
@@ -195,8 +218,11 @@ func (p *planner) substitute(r repair) (next []metadata.Replica, why string, ok 
 			continue
 		}
 		if b := p.State.Brokers[old.Broker]; b != nil && p.Alive[b.ID] && !b.Draining {
-			next[i] = metadata.Replica{Broker: b.ID}
-			why, ok = join(why, fmt.Sprintf("%s: fresh replica there", reason)), true
+			if p.mayBuild(b.ID) {
+				p.building[b.ID]++
+				next[i] = metadata.Replica{Broker: b.ID}
+				why, ok = join(why, fmt.Sprintf("%s: fresh replica there", reason)), true
+			}
 			continue
 		}
 		to := p.bestFor(next, i)
@@ -204,6 +230,10 @@ func (p *planner) substitute(r repair) (next []metadata.Replica, why string, ok 
 			p.block(r.p, fmt.Sprintf("%s, and there is no other broker for its replica", reason))
 			continue
 		}
+		if !p.mayBuild(to.ID) {
+			continue
+		}
+		p.building[to.ID]++
 		next[i] = metadata.Replica{Broker: to.ID}
 		p.load.replicas[old.Broker]--
 		p.load.replicas[to.ID]++
@@ -302,7 +332,7 @@ func (p *planner) rebalance() {
 	m := rebalanced(p.View)
 	moving := p.slots < p.lim.MaxMoving
 	for _, mp := range m.parts {
-		if moves := mp.moves(); len(moves) > 0 && p.slots > 0 {
+		if moves := mp.moves(); len(moves) > 0 && p.slots > 0 && p.begin(moves) {
 			p.slots--
 			p.change(mp.p, mp.change().Replicas, "balance: "+describeMoves(moves))
 		}
@@ -316,6 +346,19 @@ func (p *planner) rebalance() {
 		}
 	}
 	p.plan.Balanced = len(p.plan.Changes) == 0
+}
+
+// begin counts the builds of moves, if all of them may begin.
+func (p *planner) begin(moves []api.ReplicaMove) bool {
+	for _, m := range moves {
+		if !p.mayBuild(m.To) {
+			return false
+		}
+	}
+	for _, m := range moves {
+		p.building[m.To]++
+	}
+	return true
 }
 
 func describeMoves(moves []api.ReplicaMove) string {

@@ -295,20 +295,25 @@ func TestRacksAreKept(t *testing.T) {
 	}
 }
 
-// However leaders and voters lag behind, no more than MaxMoving partitions move at once, and it ends.
+// However leaders and voters lag behind, no more than MaxMoving partitions move at once, no broker builds more than MaxBuilding replicas, and it ends.
 func TestThrottle(t *testing.T) {
 	r := rng(t)
 	for range 30 {
 		w := randomWorld(t, r, 0)
-		w.limits.MaxMoving = 1 + r.IntN(5)
+		w.limits.MaxMoving, w.limits.MaxBuilding = 1+r.IntN(5), 1+r.IntN(3)
 		w.broker(100, "")
 		w.do(&metadata.SetDraining{ID: 0, Draining: true})
 		for range 2000 {
 			w.apply(MakePlan(w.view(), w.limits))
-			moving := 0
+			moving, building := 0, map[api.BrokerID]int{}
 			w.each(func(p *metadata.Partition) {
 				if !p.Moving() {
 					return
+				}
+				for _, r := range p.Replicas {
+					if !slices.Contains(p.Voters, r) {
+						building[r.Broker]++
+					}
 				}
 				if moving++; r.IntN(3) == 0 { // this one's leader is done
 					w.do(&metadata.Report{Partitions: []metadata.PartitionReport{{TP: p.TP(), Group: p.Group, Leader: p.Leader, Epoch: p.LeaderEpoch, Voters: p.Replicas, Revision: p.Revision}}})
@@ -316,6 +321,11 @@ func TestThrottle(t *testing.T) {
 			})
 			if moving > w.limits.MaxMoving {
 				t.Fatalf("%d partitions are moving", moving)
+			}
+			for id, n := range building {
+				if n > w.limits.MaxBuilding {
+					t.Fatalf("broker %d builds %d replicas", id, n)
+				}
 			}
 			if moving == 0 && !w.s.Rebalance {
 				break

@@ -24,6 +24,7 @@ var update = flag.Bool("update", false, "rewrite the golden traces in testdata")
 //	kill|return|wiped ID        it goes; comes back; comes back with an empty disk
 //	drain|undrain ID            decommission, recommission
 //	topic NAME PARTITIONS RF    create a topic
+//	builds N                    no broker builds more than N replicas at once
 //	quarantine TOPIC/P BROKER   a replica's files are damaged
 //	rebalance                   ask for it
 //	wait DURATION               time passes
@@ -99,6 +100,8 @@ func (tr *trace) command(f []string) {
 		if err := tr.create(f[1], int32(id(f[2])), int16(id(f[3]))); err != nil {
 			tr.say("%v", err)
 		}
+	case "builds":
+		tr.limits.MaxBuilding = int(id(f[1]))
 	case "quarantine":
 		tr.quarantine(f[1], id(f[2]))
 	case "rebalance":

@@ -59,7 +59,7 @@ func (g *group) checkSync(memberID, instanceID string, generation int32, protoco
 
 func (g *group) checkGeneration(generation int32) *api.Error {
 	if generation != g.generation {
-		return api.Errorf(api.CodeIllegalGeneration, "group %q is in generation %d, not %d", g.id, g.generation, generation)
+		return api.Errorf(api.CodeIllegalGeneration, "group %q is in generation %d, not %d: join again", g.id, g.generation, generation)
 	}
 	return nil
 }

@@ -145,7 +145,7 @@ func (n *Node) startRaft(snapshots raft.SnapshotStore) error {
 	if err != nil {
 		return err
 	}
-	group, err := n.cfg.Transport.Group(Group, transport.GroupOptions{ServerID: n.serverID(), CheckResponse: n.logs.checkResponse})
+	group, err := n.cfg.Transport.Group(Group, transport.GroupOptions{ServerID: n.serverID(), CheckResponse: n.logs.checkResponse, Prompt: true})
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,8 @@ type brokerOptions struct {
 	maxMessage      byteSize
 	fetch           byteSize
 	diskReserve     byteSize
+	catchUp         byteSize
+	scrub           byteSize
 	log             logOptions
 	shutdownTimeout time.Duration
 }
@@ -94,6 +96,7 @@ func newBrokerOptions() *brokerOptions {
 		cfg: cfg, id: int32(cfg.ID),
 		inflight: byteSize(cfg.Memory.InflightBytes), tailCache: byteSize(cfg.Memory.TailCacheBytes),
 		maxMessage: byteSize(cfg.Memory.MaxMessageBytes), fetch: byteSize(cfg.Memory.FetchBytes), diskReserve: byteSize(cfg.DiskReserve),
+		catchUp: byteSize(cfg.CatchUpBytesPerSecond), scrub: byteSize(cfg.Scrub.BytesPerSecond),
 	}
 }
 
@@ -137,7 +140,10 @@ func (o *brokerOptions) registerLimits(fs *pflag.FlagSet) {
 	fs.Var(&o.tailCache, "tail-cache-bytes", "most bytes of newest entries kept in memory, over all partitions")
 	fs.Var(&o.maxMessage, "max-message-bytes", "the most that a topic's max.message.bytes may be")
 	fs.Var(&o.fetch, "fetch-bytes", "the most that one fetch response carries")
+	fs.Var(&o.catchUp, "catch-up-bytes-per-second", "most bytes a second sent to replicas that are far behind, such as new ones; negative: no limit")
 	fs.Var(&o.diskReserve, "disk-reserve", "free disk space below which produce requests are refused")
+	fs.Var(&o.scrub, "scrub-bytes-per-second", "rate at which stored segments are checked for damage in the background")
+	fs.DurationVar(&o.cfg.Scrub.Every, "scrub-every", o.cfg.Scrub.Every, "pause between two such checks of everything")
 	fs.DurationVar(&t.Heartbeat, "heartbeat", t.Heartbeat, "replace leaders of partitions that are silent for so long")
 	fs.DurationVar(&t.MetadataHeartbeat, "metadata-heartbeat", t.MetadataHeartbeat, "the same for the metadata group")
 	fs.DurationVar(&t.AppendTimeout, "append-timeout", t.AppendTimeout, "bound of an append whose client set none")
@@ -156,6 +162,8 @@ func (o *brokerOptions) toConfig() (broker.Config, error) {
 	cfg.Memory.MaxMessageBytes = int(o.maxMessage)
 	cfg.Memory.FetchBytes = int(o.fetch)
 	cfg.DiskReserve = int64(o.diskReserve)
+	cfg.CatchUpBytesPerSecond = int64(o.catchUp)
+	cfg.Scrub.BytesPerSecond = int64(o.scrub)
 	return cfg, withCode(exitUsage, cfg.Validate())
 }
 

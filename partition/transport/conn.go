@@ -182,6 +182,13 @@ func (c *conn) writeBatch(w *batchWriter) bool {
 	}
 	c.t.stats.FramesSent.Add(uint64(len(frames)))
 	c.t.stats.BytesSent.Add(uint64(size))
+	switch {
+	case !c.dialled:
+	case c.purpose == purposeData:
+		c.t.stats.LiveBytes.Add(uint64(size))
+	case c.purpose == purposeCatchUp:
+		c.t.stats.CatchUpBytes.Add(uint64(size))
+	}
 	c.t.stats.Writes.Add(1)
 	return true
 }
@@ -278,7 +285,7 @@ func (c *conn) dispatch(h header, payload []byte) error {
 		return c.dispatchReply(h, payload)
 	}
 	switch {
-	case c.purpose == purposeData && h.kind == kindAppend:
+	case (c.purpose == purposeData || c.purpose == purposeCatchUp) && h.kind == kindAppend:
 		return c.serveAppend(h, payload)
 	case c.purpose == purposeControl && h.kind == kindHeartbeats:
 		return c.serveHeartbeats(payload)

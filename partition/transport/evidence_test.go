@@ -62,11 +62,12 @@ func TestLostConnectionIsNoEvidence(t *testing.T) {
 	a, b := f.start("1"), f.start("2")
 	answering(f, a)
 	gb := answering(f, b)
-	a.WatchGone(func(peer raft.ServerAddress, gone bool) {
+	cancel := a.WatchGone(func(peer raft.ServerAddress, gone bool) {
 		if gone {
 			t.Errorf("broker %s was taken for gone", peer)
 		}
 	})
+	defer cancel() // before the brokers close, one after the other
 	for range 20 {
 		talk(t, gb, "1")
 		a.PeerDown("2")

@@ -35,6 +35,9 @@ const (
 	pooledHead      = 64 << 10  // larger encode buffers are not kept
 )
 
+// flagLazy in a request says that its reply may wait for HeartbeatWindow.
+const flagLazy = 1
+
 type kind uint8
 
 // The kinds of frames. The numbers are the protocol's.

@@ -26,11 +26,16 @@ type GroupOptions struct {
 	// instead of the response. It is not asked about heartbeats, nor about responses that tell the leader of a newer
 	// term, which must get through. It runs on the group's goroutine and must not block.
 	CheckResponse func(*raft.AppendEntriesRequest, *raft.AppendEntriesResponse) error
+	// Stalled tells whether the group waits in vain for a quorum, so that followers which are far behind should catch up as fast as they can. Nil: never.
+	// It is called often and must not block.
+	Stalled func() bool
 	// MaxInflight is how many pipelined requests may be under way to one follower; 0 means 16, 1 turns pipelining off,
 	// more than 64 counts as 64. A request larger than MaxAppendBytes counts once for each of its parts.
 	MaxInflight int
 	// MaxInflightBytes bounds the entry bytes of those requests; 0 means 32 MiB. One request always passes.
 	MaxInflightBytes int64
+	// Prompt keeps the group's heartbeats and empty appends from waiting for HeartbeatWindow, on either side.
+	Prompt bool
 }
 
 // Group is the raft.Transport of one Raft group. Its goroutine, started by Transport.Group and waited for by Close,
@@ -47,6 +52,9 @@ type Group struct {
 	handler  atomic.Pointer[func(raft.RPC)]
 	current  *served // run's own: the head of inflight
 	preVote  atomic.Pointer[func(*raft.RequestPreVoteRequest) (granted, answered bool)]
+
+	farMu sync.Mutex             // innermost
+	far   map[raft.ServerID]bool // followers that were far behind when last sent something
 
 	mu     sync.Mutex // orders consumer and inflight alike; guards isClosed
 	closed chan struct{}
@@ -71,6 +79,7 @@ func (t *Transport) Group(id GroupID, opts GroupOptions) (*Group, error) {
 		inflight: make(chan *served, groupQueue+1),
 		beats:    make(chan beat, 4),
 		closed:   make(chan struct{}),
+		far:      map[raft.ServerID]bool{},
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -147,34 +156,43 @@ func (g *Group) AppendEntries(id raft.ServerID, target raft.ServerAddress, args 
 		}
 		return nil
 	}
-	args.Entries = args.Entries[:fitting(args.Entries, g.t.cfg.MaxAppendBytes)]
-	if err := g.appendOnce(id, target, args, resp); err != nil {
+	send := g.appendOnce
+	if behind(args, 1) {
+		send = g.catchUp
+	}
+	if err := send(id, target, args, resp); err != nil {
 		return g.failure("append entries", target, err)
 	}
+	g.note(id, behind(args, 1))
 	return nil
 }
 
 func (g *Group) appendOnce(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	args.Entries = args.Entries[:fitting(args.Entries, g.t.cfg.MaxAppendBytes)]
 	c, err := g.t.connTo(target, purposeData, g.closed)
 	if err != nil {
 		return err
 	}
-	cl, err := g.sendAppend(c, id, args, resp, g.closed)
+	cl, err := g.sendAppend(c, id, args, resp, false, g.closed)
 	if err != nil {
 		return err
 	}
 	return c.wait(cl, g.closed, errStopped)
 }
 
-// sendAppend sends one frame's worth of entries. The call it returns is registered.
-func (g *Group) sendAppend(c *conn, server raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, stop <-chan struct{}) (*call, error) {
+// sendAppend sends one frame's worth of entries. The call it returns is registered. With lazy, it and its reply may wait to share a write.
+func (g *Group) sendAppend(c *conn, server raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, lazy bool, stop <-chan struct{}) (*call, error) {
+	flags := uint8(0)
+	if lazy {
+		flags = flagLazy
+	}
 	return g.sendRequest(c, newCall(kindAppendReply, resp), func(id uint64) (*frame, error) {
-		f, err := encodeAppend(header{id: id, group: g.id, target: serverHash(server)}, args)
+		f, err := encodeAppend(header{flags: flags, id: id, group: g.id, target: serverHash(server)}, args)
 		if err == nil && f.size-headerSize > g.t.cfg.MaxFrameBytes {
 			err = fmt.Errorf("append entries of %d bytes after index %d: %w", f.size, args.PrevLogEntry, ErrTooLarge)
 		}
 		if err == nil {
-			f.lazy = len(args.Entries) == 0 // raft's periodic word about the commit index
+			f.lazy = lazy
 		}
 		return f, err
 	}, stop)

@@ -33,6 +33,7 @@ const (
 	purposeData     purpose = 2
 	purposeCall     purpose = 3
 	purposeSnapshot purpose = 4
+	purposeCatchUp  purpose = 5
 )
 
 func (p purpose) String() string {
@@ -45,6 +46,8 @@ func (p purpose) String() string {
 		return "call"
 	case purposeSnapshot:
 		return "snapshot"
+	case purposeCatchUp:
+		return "catch-up"
 	}
 	return fmt.Sprintf("purpose %d", uint8(p))
 }
@@ -137,7 +140,7 @@ func (t *Transport) judge(h hello) welcome {
 	case h.min > maxVersion || h.max < minVersion:
 		w.text = fmt.Sprintf("broker %s speaks transport versions %d to %d, broker %s speaks %d to %d",
 			t.cfg.Local, minVersion, maxVersion, h.from, h.min, h.max)
-	case h.purpose < purposeControl || h.purpose > purposeSnapshot:
+	case h.purpose < purposeControl || h.purpose > purposeCatchUp:
 		w.text = fmt.Sprintf("broker %s does not know connections for %s", t.cfg.Local, h.purpose)
 	case h.from == "" || h.from == t.cfg.Local:
 		w.text = fmt.Sprintf("a second broker says that it is broker %q", h.from)

@@ -31,8 +31,8 @@ func newBatch(c *conn) *batch {
 	return b
 }
 
-// add encodes one item with put.
-func (b *batch) add(put func(*encoder)) {
+// add encodes one item with put. With prompt, all that has gathered leaves at once.
+func (b *batch) add(prompt bool, put func(*encoder)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.stopped {
@@ -45,6 +45,8 @@ func (b *batch) add(put func(*encoder)) {
 		if f := b.sealLocked(); f != nil {
 			b.c.post(f)
 		}
+	case prompt:
+		b.c.signal()
 	case b.count == 1:
 		b.timer.Reset(b.c.t.cfg.HeartbeatWindow)
 	}
@@ -93,7 +95,7 @@ func (g *Group) heartbeat(server raft.ServerID, target raft.ServerAddress, r *ra
 		return err
 	}
 	id := cl.id
-	c.beats.add(func(e *encoder) {
+	c.beats.add(g.opts.Prompt, func(e *encoder) {
 		e.u64(id)
 		e.u64(uint64(g.id))
 		e.u64(serverHash(server))
@@ -152,15 +154,15 @@ func (t *Transport) deliverBeat(id GroupID, b beat) (uint16, error) {
 
 func (c *conn) refuseBeat(id uint64, code uint16, err error) {
 	c.t.stats.Refused.Add(1)
-	c.beats.add(func(e *encoder) {
+	c.beats.add(false, func(e *encoder) {
 		e.u64(id)
 		e.u16(code)
 		e.str([]byte(cutText(err.Error())))
 	})
 }
 
-func (c *conn) answerBeat(id uint64, r *raft.AppendEntriesResponse) {
-	c.beats.add(func(e *encoder) {
+func (c *conn) answerBeat(id uint64, r *raft.AppendEntriesResponse, prompt bool) {
+	c.beats.add(prompt, func(e *encoder) {
 		e.u64(id)
 		e.u16(codeOK)
 		e.appendReply(r)

@@ -415,9 +415,10 @@ func TestMaxConns(t *testing.T) {
 // A peer's new connection replaces its old one, which the peer has given up.
 func TestReplacedConnection(t *testing.T) {
 	f := newFleet(t)
-	f.start("2")
+	b := f.start("2")
 	h := hello{min: 1, max: 1, purpose: purposeData, from: "1", to: "2"}
 	old := f.rawDial(t, "2", h)
+	eventually(t, "the first is in its place", func() bool { return len(b.conns("1")) == 1 })
 	f.rawDial(t, "2", h)
 	closedBy(t, old)
 }

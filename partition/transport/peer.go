@@ -23,7 +23,7 @@ type PeerEvent struct {
 	Peer    raft.ServerAddress
 	Up      bool
 	Inbound bool   // the peer had dialled us
-	Purpose string // "control", "data" or "call"
+	Purpose string // "control", "data", "call" or "catch-up"
 	Err     error  // why it was lost
 }
 
@@ -60,6 +60,8 @@ type peer struct {
 	t    *Transport
 	addr raft.ServerAddress
 
+	catchUps chan struct{} // a place for each catch-up frame under way
+
 	mu    sync.Mutex
 	lines map[purpose]*line
 }
@@ -86,7 +88,7 @@ func (t *Transport) peer(addr raft.ServerAddress) *peer {
 	if p := t.peers[addr]; p != nil {
 		return p
 	}
-	p = &peer{t: t, addr: addr, lines: map[purpose]*line{}}
+	p = &peer{t: t, addr: addr, lines: map[purpose]*line{}, catchUps: make(chan struct{}, catchUpFrames)}
 	t.peers[addr] = p
 	return p
 }

@@ -9,7 +9,7 @@ import (
 
 // AppendEntriesPipeline implements raft.Transport. The pipeline lives on one connection and ends with it.
 func (g *Group) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
-	if g.opts.MaxInflight < 2 {
+	if g.opts.MaxInflight < 2 || g.isFar(id) {
 		return nil, raft.ErrPipelineReplicationNotSupported
 	}
 	c, err := g.t.connTo(target, purposeData, g.closed)
@@ -64,6 +64,10 @@ type part struct {
 // AppendEntries implements raft.AppendPipeline. It waits while the window is full. args is not changed; when it is larger
 // than MaxAppendBytes it travels in parts. It must not be called by two goroutines at a time; raft does not.
 func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	if behind(args, pipelineSlack) {
+		p.g.note(p.server, true)
+		return nil, p.failure(errFar)
+	}
 	f := &appendFuture{start: time.Now(), args: args, resp: resp, done: make(chan struct{})}
 	requests := split(args, p.g.t.cfg.MaxAppendBytes)
 	for i, r := range requests {
@@ -80,7 +84,9 @@ func (p *pipeline) send(f *appendFuture, r *raft.AppendEntriesRequest, last bool
 	if !p.win.enter(pt.size, p.stop, p.c.done) {
 		return errStopped
 	}
-	cl, err := p.g.sendAppend(p.c, p.server, r, &pt.resp, p.stop)
+	// Without entries it is raft's periodic word about the commit index. Outside of a pipeline it is not: there a new leader finds out how far a follower is.
+	lazy := len(r.Entries) == 0 && !p.g.opts.Prompt
+	cl, err := p.g.sendAppend(p.c, p.server, r, &pt.resp, lazy, p.stop)
 	if err != nil {
 		p.win.leave(1, pt.size)
 		return err

@@ -34,11 +34,6 @@ func (s *served) free() {
 	servedPool.Put(s)
 }
 
-func (s *served) isEmptyAppend() bool {
-	r, ok := s.rpc.Command.(*raft.AppendEntriesRequest)
-	return ok && len(r.Entries) == 0
-}
-
 func (s *served) refuse(code uint16, err error) {
 	s.to.post(errorFrame(s.h, code, 0, err.Error()))
 }
@@ -201,7 +196,7 @@ func (g *Group) answerBeat(b beat, r raft.RPCResponse) {
 	case !ok:
 		b.c.refuseBeat(b.id, codeRaft, fmt.Errorf("unexpected response %T", r.Response))
 	default:
-		b.c.answerBeat(b.id, resp)
+		b.c.answerBeat(b.id, resp, g.opts.Prompt)
 	}
 }
 
@@ -211,7 +206,7 @@ func (g *Group) answer(s *served, r raft.RPCResponse) {
 		s.refuse(codeRaft, err)
 	} else {
 		f := encodeReply(s.h, r.Response)
-		f.lazy = s.isEmptyAppend()
+		f.lazy = s.h.flags&flagLazy != 0
 		s.to.post(f)
 	}
 	g.t.queued.leave(1, s.size)
@@ -252,7 +247,7 @@ func encodeReply(h header, response any) *frame {
 	default:
 		return errorFrame(h, codeRaft, 0, fmt.Sprintf("unexpected response %T", response))
 	}
-	h.code = 0
+	h.code, h.flags = 0, 0
 	return seal(h, e, pooled)
 }
 

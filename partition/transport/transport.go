@@ -43,7 +43,11 @@ type Config struct {
 	MaxConns         int   // accepted connections at a time: 1024
 	MaxCalls         int   // calls being handled at a time: 256
 
-	HeartbeatWindow time.Duration // heartbeats and their replies gather for this long: 4 ms
+	// CatchUpBytesPerSecond bounds what is sent to followers that are far behind, over all groups and peers: 32 MiB; negative: no bound. It is
+	// raised to twice the rate of live appends when that is more; see catchup.go.
+	CatchUpBytesPerSecond int64
+
+	HeartbeatWindow time.Duration // heartbeats and their replies gather for this long: 40 ms
 	ControlTimeout  time.Duration // votes, heartbeats, TimeoutNow: 2 s
 	AppendTimeout   time.Duration // AppendEntries, from sending to the follower's fsynced answer: 10 s
 	SnapshotTimeout time.Duration // longest pause within a snapshot, and for restoring it: 30 s
@@ -69,7 +73,10 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MaxSnapshotBytes, 1<<30)
 	setDefault(&c.MaxConns, 1024)
 	setDefault(&c.MaxCalls, 256)
-	setDefault(&c.HeartbeatWindow, 4*time.Millisecond)
+	if c.CatchUpBytesPerSecond == 0 {
+		c.CatchUpBytesPerSecond = defaultCatchUpBytesPerSecond
+	}
+	setDefault(&c.HeartbeatWindow, 40*time.Millisecond)
 	setDefault(&c.ControlTimeout, 2*time.Second)
 	setDefault(&c.AppendTimeout, 10*time.Second)
 	setDefault(&c.SnapshotTimeout, 30*time.Second)
@@ -109,11 +116,13 @@ type Stats struct {
 	Heartbeats, HeartbeatFrames uint64 // sent: requests and replies
 	Refused                     uint64 // requests refused because of a limit or an unknown group
 	QueuedBytes                 int64  // requests waiting for raft now
+	LiveBytes, CatchUpBytes     uint64 // of BytesSent: appends to followers that are near, and to those far behind
 }
 
 type counters struct {
 	FramesSent, FramesReceived, BytesSent, BytesReceived atomic.Uint64
 	Writes, Heartbeats, HeartbeatFrames, Refused         atomic.Uint64
+	LiveBytes, CatchUpBytes                              atomic.Uint64
 }
 
 // Transport carries all Raft groups and calls of one broker. It owns its goroutines (accepting, sweeping, and
@@ -121,13 +130,14 @@ type counters struct {
 //
 // Lock order: peer.mu, then mu; conn.mu and window.mu are innermost.
 type Transport struct {
-	cfg    Config
-	log    hclog.Logger
-	start  time.Time
-	stats  counters
-	queued window // received requests that raft has not answered
-	slots  chan struct{}
-	calls  chan struct{}
+	cfg      Config
+	log      hclog.Logger
+	start    time.Time
+	stats    counters
+	queued   window   // received requests that raft has not answered
+	slowLane throttle // of catch-up traffic
+	slots    chan struct{}
+	calls    chan struct{}
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -149,6 +159,8 @@ type Transport struct {
 	goneID       int
 
 	swept, listening time.Duration // only the sweeper's; see listen
+	rated            time.Duration // only the sweeper's; see adaptCatchUp
+	ratedBytes       uint64
 }
 
 type inboundKey struct {
@@ -165,6 +177,7 @@ func New(cfg Config) (*Transport, error) {
 	t := &Transport{
 		cfg: cfg, log: cfg.Logger, start: time.Now(),
 		queued:   window{maxCount: 1 << 30, maxBytes: cfg.MaxQueuedBytes},
+		slowLane: throttle{rate: cfg.CatchUpBytesPerSecond},
 		slots:    make(chan struct{}, cfg.MaxConns),
 		calls:    make(chan struct{}, cfg.MaxCalls),
 		groups:   map[GroupID]*Group{},
@@ -250,6 +263,7 @@ func (t *Transport) Stats() Stats {
 		BytesSent: s.BytesSent.Load(), BytesReceived: s.BytesReceived.Load(), Writes: s.Writes.Load(),
 		Heartbeats: s.Heartbeats.Load(), HeartbeatFrames: s.HeartbeatFrames.Load(),
 		Refused: s.Refused.Load(), QueuedBytes: queued,
+		LiveBytes: s.LiveBytes.Load(), CatchUpBytes: s.CatchUpBytes.Load(),
 	}
 }
 
@@ -281,6 +295,7 @@ func (t *Transport) sweepLoop() {
 		case <-tick.C:
 			t.sweep()
 			t.listen(t.now())
+			t.adaptCatchUp(t.now())
 		case <-t.ctx.Done():
 			return
 		}

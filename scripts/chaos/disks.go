@@ -31,9 +31,16 @@ func corrupt(pattern string, damage func(file string) error) func(context.Contex
 			}
 			return nil
 		})
-		return errors.Join(err, pause(ctx, time.Second))
+		// What only a scrub finds is found within this time.
+		err = errors.Join(err, pause(ctx, 3*time.Second))
+		if err != nil {
+			return err
+		}
+		return e.healthy(ctx)
 	}
 }
+
+var scrubFlags = []string{"--scrub-every", "500ms", "--scrub-bytes-per-second", "64MiB"}
 
 // flip changes one bit in each of three places of what the file holds.
 func flip(file string) error {

@@ -22,6 +22,7 @@ const (
 	keyedPause       = 5 * time.Millisecond
 	appendPause      = 20 * time.Millisecond
 	probePause       = 40 * time.Millisecond
+	impatience       = 700 * time.Millisecond
 	// deliveryTimeout is shorter than the default so that a run ends.
 	deliveryTimeout = 45 * time.Second
 )
@@ -67,10 +68,12 @@ func (w *workload) start(ctx context.Context) error {
 	if err := w.startSteady(ctx); err != nil {
 		return err
 	}
-	for i, compression := range []record.Compression{record.None, record.Zstd} {
-		if err := w.startKeyed(ctx, fmt.Sprint("keyed", i), compression); err != nil {
-			return err
-		}
+	if err := w.startKeyed(ctx, "keyed", client.WithCompression(record.Zstd)); err != nil {
+		return err
+	}
+	// One that is quick to try another broker, so that there are acknowledgements by a new leader while the old one is frozen.
+	if err := w.startKeyed(ctx, "impatient", client.WithProduceTimeout(impatience)); err != nil {
+		return err
 	}
 	for i := range 2 {
 		if err := w.startAppender(ctx, fmt.Sprint("appender", i)); err != nil {
@@ -156,8 +159,8 @@ func (w *workload) produceDone(op history.Produce, start time.Duration, offset i
 }
 
 // startKeyed produces keyed records with many under way.
-func (w *workload) startKeyed(ctx context.Context, name string, compression record.Compression) error {
-	p, err := w.producer(client.WithCompression(compression))
+func (w *workload) startKeyed(ctx context.Context, name string, opts ...client.ProducerOption) error {
+	p, err := w.producer(opts...)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,6 +27,7 @@ type options struct {
 	partitions int
 	settle     time.Duration
 	measure    time.Duration
+	flags      string
 }
 
 func main() {
@@ -34,6 +36,7 @@ func main() {
 	flag.IntVar(&o.partitions, "partitions", 100, "partitions, three replicas each")
 	flag.DurationVar(&o.settle, "settle", 5*time.Second, "how long to wait before the measurement")
 	flag.DurationVar(&o.measure, "time", 20*time.Second, "how long to measure")
+	flag.StringVar(&o.flags, "broker-flags", "", "more flags for the brokers, separated by spaces")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, os.Stdout)
@@ -45,7 +48,7 @@ func main() {
 }
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {
-	cluster, err := procs.New(o.binary, brokers)
+	cluster, err := procs.New(o.binary, brokers, strings.Fields(o.flags)...)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,383 @@
+package election
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is replicas of one group whose raft is a table of facts: a campaign wins if a quorum of them does not know better. On a virtual clock.
+type world struct {
+	mu       sync.Mutex
+	began    time.Time
+	replicas []*replica
+	gone     map[raft.ServerAddress]map[raft.ServerAddress]bool // by observer
+	log      []string
+}
+
+// replica is a broker with the Raft and Group of its Elector.
+type replica struct {
+	w       *world
+	server  raft.Server
+	elector *Elector
+	dead    bool
+
+	state    raft.RaftState
+	term     uint64
+	leader   raft.ServerAddress
+	last     position
+	watchers []func(raft.ServerAddress, bool)
+	handler  func(*raft.RequestPreVoteRequest) (bool, bool)
+	asked    int // pre-votes that this replica was asked for
+	lose     bool
+}
+
+// newWorld makes n replicas that follow number 0, which leads in term 1.
+func newWorld(t *testing.T, n int) *world {
+	w := &world{began: time.Now(), gone: map[raft.ServerAddress]map[raft.ServerAddress]bool{}}
+	for i := range n {
+		addr := raft.ServerAddress(strconv.Itoa(i))
+		r := &replica{w: w, server: raft.Server{ID: raft.ServerID("r" + addr), Address: addr}, term: 1, leader: "0", last: position{10, 1}, state: raft.Follower}
+		w.replicas = append(w.replicas, r)
+		w.gone[addr] = map[raft.ServerAddress]bool{}
+	}
+	w.replicas[0].state = raft.Leader
+	for _, r := range w.replicas {
+		r.elector = New(r, r, r.server.ID, hclog.NewNullLogger())
+	}
+	t.Cleanup(func() {
+		for _, r := range w.replicas {
+			r.elector.Close()
+		}
+	})
+	return w
+}
+
+func (w *world) note(format string, args ...any) {
+	w.log = append(w.log, fmt.Sprintf("%4d ms %s", time.Since(w.began).Milliseconds(), fmt.Sprintf(format, args...)))
+}
+
+// kill ends a replica; the given others notice.
+func (w *world) kill(dead int, noticedBy ...int) {
+	w.mu.Lock()
+	w.replicas[dead].dead = true
+	w.mu.Unlock()
+	for _, i := range noticedBy {
+		w.lose(i, dead)
+	}
+}
+
+// lose has one broker take another for gone.
+func (w *world) lose(observer, peer int) {
+	w.mu.Lock()
+	o, addr := w.replicas[observer], w.replicas[peer].server.Address
+	w.gone[o.server.Address][addr] = true
+	fns := o.watchers
+	w.mu.Unlock()
+	for _, fn := range fns {
+		fn(addr, true)
+	}
+}
+
+func (w *world) leaders() (out []raft.ServerAddress) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.replicas {
+		out = append(out, r.leader)
+	}
+	return out
+}
+
+func (r *replica) lock() func() { r.w.mu.Lock(); return r.w.mu.Unlock }
+
+func (r *replica) State() raft.RaftState { defer r.lock()(); return r.state }
+func (r *replica) CurrentTerm() uint64   { defer r.lock()(); return r.term }
+func (r *replica) LeaderWithID() (raft.ServerAddress, raft.ServerID) {
+	defer r.lock()()
+	return r.leader, raft.ServerID("r" + r.leader)
+}
+
+type configuration []raft.Server
+
+func (c configuration) Error() error                      { return nil }
+func (c configuration) Index() uint64                     { return 1 }
+func (c configuration) Configuration() raft.Configuration { return raft.Configuration{Servers: c} }
+
+func (r *replica) GetConfiguration() raft.ConfigurationFuture {
+	var c configuration
+	for _, o := range r.w.replicas {
+		c = append(c, o.server)
+	}
+	return c
+}
+
+func (r *replica) Stats() map[string]string {
+	defer r.lock()()
+	return map[string]string{"last_log_index": fmt.Sprint(r.last.index), "last_log_term": fmt.Sprint(r.last.term), "last_snapshot_index": "3", "last_snapshot_term": "1"}
+}
+
+func (r *replica) Gone(a raft.ServerAddress) bool {
+	defer r.lock()()
+	return r.w.gone[r.server.Address][a]
+}
+
+func (r *replica) WatchGone(fn func(raft.ServerAddress, bool)) func() {
+	defer r.lock()()
+	r.watchers = append(r.watchers, fn)
+	return func() {}
+}
+
+func (r *replica) SetPreVoteHandler(fn func(*raft.RequestPreVoteRequest) (bool, bool)) {
+	r.handler = fn
+}
+func (r *replica) LocalAddr() raft.ServerAddress { return r.server.Address }
+
+// RequestPreVote asks the other replica's Elector, and then does what raft would.
+func (r *replica) RequestPreVote(_ raft.ServerID, to raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	n, _ := strconv.Atoi(string(to))
+	o := r.w.replicas[n]
+	time.Sleep(time.Millisecond) // on the virtual clock
+	unlock := r.lock()
+	o.asked++
+	dead := o.dead
+	unlock()
+	if dead {
+		return errors.New("connection refused")
+	}
+	granted, answered := o.handler(req)
+	defer r.lock()()
+	if !answered {
+		granted = o.leader == "" && req.Term >= o.term && !o.last.ahead(position{req.LastLogIndex, req.LastLogTerm})
+	}
+	r.w.note("%s asks %s: %t", r.server.Address, to, granted)
+	resp.Granted, resp.Term = granted, req.Term
+	return nil
+}
+
+// Campaign wins at once, unless the replica is made to lose.
+func (r *replica) Campaign() bool {
+	defer r.lock()()
+	r.w.note("%s stands for election", r.server.Address)
+	r.term++
+	if r.lose {
+		return true
+	}
+	for _, o := range r.w.replicas {
+		if !o.dead {
+			o.term, o.leader, o.state = r.term, r.server.Address, raft.Follower
+		}
+	}
+	r.state = raft.Leader
+	return true
+}
+
+func (w *world) campaigns() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range w.log {
+		if len(l) > 20 && l[len(l)-len("stands for election"):] == "stands for election" {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *world) story(t *testing.T) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range w.log {
+		t.Log(l)
+	}
+}
+
+func wantLeaders(t *testing.T, w *world, want ...raft.ServerAddress) {
+	t.Helper()
+	if got := w.leaders(); fmt.Sprint(got) != fmt.Sprint(want) {
+		w.story(t)
+		t.Fatalf("leaders as known by each replica: %v, not %v", got, want)
+	}
+}
+
+// run runs f on a virtual clock.
+func run(t *testing.T, n int, f func(*testing.T, *world)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, n)
+		time.Sleep(time.Second)
+		f(t, w)
+	})
+}
+
+func TestFirstInLineWins(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.kill(0, 2, 1)
+		time.Sleep(Stagger / 2)
+		wantLeaders(t, w, "0", "1", "1")
+		time.Sleep(10 * time.Second)
+		if n := w.campaigns(); n != 1 {
+			w.story(t)
+			t.Errorf("%d elections", n)
+		}
+	})
+}
+
+func TestShorterLogLeavesTheFieldToTheNext(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.replicas[1].last = position{9, 1}
+		w.kill(0, 1, 2)
+		time.Sleep(3 * Stagger)
+		wantLeaders(t, w, "0", "2", "2")
+	})
+}
+
+// The others learn of it later: the first one tries again.
+func TestEvidenceComesLater(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.kill(0, 1)
+		time.Sleep(100 * time.Millisecond)
+		wantLeaders(t, w, "0", "0", "0")
+		w.lose(2, 0)
+		time.Sleep(200 * time.Millisecond)
+		got := w.leaders()
+		if got[1] == "0" || got[1] != got[2] {
+			w.story(t)
+			t.Errorf("leaders %v", got)
+		}
+	})
+}
+
+// A cut link to the leader is no reason for an election, and soon no reason to ask either.
+func TestNoQuorumOfEvidence(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.lose(1, 0)
+		time.Sleep(time.Hour)
+		wantLeaders(t, w, "0", "0", "0")
+		if n := w.replicas[2].asked; n < 2 || n > len(pauses)+1 {
+			t.Errorf("asked %d times", n)
+		}
+	})
+}
+
+func TestFiveVotersNeedThree(t *testing.T) {
+	run(t, 5, func(t *testing.T, w *world) {
+		w.lose(1, 0)
+		w.lose(2, 0)
+		time.Sleep(10 * time.Second)
+		wantLeaders(t, w, "0", "0", "0", "0", "0")
+		w.kill(0, 1, 2, 3, 4)
+		time.Sleep(time.Second)
+		w.mu.Lock()
+		w.replicas[4].leader = w.replicas[1].leader
+		w.mu.Unlock()
+		if got := w.leaders(); got[1] == "0" || got[1] != got[2] || got[2] != got[3] {
+			w.story(t)
+			t.Errorf("leaders %v", got)
+		}
+	})
+}
+
+// Elections that raft does not win are not repeated without end, nor quickly.
+func TestLostElectionsAreRare(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.replicas[1].lose, w.replicas[2].lose = true, true
+		w.kill(0, 1, 2)
+		time.Sleep(CampaignPause - 100*time.Millisecond)
+		if n := w.campaigns(); n > 2 {
+			w.story(t)
+			t.Errorf("%d elections within a second", n)
+		}
+		time.Sleep(time.Hour)
+		if n := w.campaigns(); n > 2*len(pauses)+2 {
+			t.Errorf("%d elections", n)
+		}
+	})
+}
+
+// A group without any leader: nobody has a reason to refuse, and still only one stands.
+func TestNewGroup(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.mu.Lock()
+		for _, r := range w.replicas {
+			r.leader, r.state = "", raft.Follower
+		}
+		w.mu.Unlock()
+		for i := range w.replicas {
+			w.replicas[2-i].elector.Consider()
+		}
+		time.Sleep(Stagger / 2)
+		wantLeaders(t, w, "0", "0", "0")
+		time.Sleep(10 * time.Second)
+		if n := w.campaigns(); n != 1 {
+			w.story(t)
+			t.Errorf("%d elections", n)
+		}
+	})
+}
+
+// A leader that steps down leaves a vacancy, which is filled without waiting for raft's timeout.
+func TestVacancy(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.mu.Lock()
+		for _, r := range w.replicas {
+			r.leader, r.state = "", raft.Follower
+		}
+		w.mu.Unlock()
+		for _, r := range w.replicas {
+			r.elector.Observe(&raft.Observation{Data: raft.LeaderObservation{}})
+		}
+		time.Sleep(vacancy / 2)
+		wantLeaders(t, w, "", "", "")
+		time.Sleep(vacancy)
+		wantLeaders(t, w, "0", "0", "0")
+	})
+}
+
+// While one asks for pre-votes, who has a lesser claim gets none, and who has a better one does.
+func TestOneAtATime(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.mu.Lock()
+		w.gone["1"]["0"], w.gone["2"]["0"] = true, true
+		w.mu.Unlock()
+		e := w.replicas[1].elector
+		e.mu.Lock()
+		e.claim = time.Now().Add(time.Second)
+		e.mu.Unlock()
+		ask := func(from string, last position) (bool, bool) {
+			return e.answer(&raft.RequestPreVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("r" + from)}, Term: 2, LastLogIndex: last.index, LastLogTerm: last.term})
+		}
+		for _, c := range []struct {
+			from              string
+			last              position
+			granted, answered bool
+		}{
+			{"2", position{10, 1}, false, true},
+			{"2", position{9, 1}, false, false}, // raft refuses
+			{"9", position{10, 1}, false, false},
+			{"2", position{11, 1}, true, true},
+			{"2", position{1, 2}, true, true},
+			{"0", position{11, 1}, false, true}, // so soon after number 2
+		} {
+			if granted, answered := ask(c.from, c.last); granted != c.granted || answered != c.answered {
+				t.Errorf("%s with %v: granted %t, answered %t", c.from, c.last, granted, answered)
+			}
+		}
+		if !e.hold.After(time.Now()) {
+			t.Error("who grants must hold back")
+		}
+		e.mu.Lock()
+		e.hold, e.claim, e.campaign = time.Time{}, time.Time{}, time.Now()
+		e.mu.Unlock()
+		if granted, answered := ask("0", position{10, 1}); granted || !answered {
+			t.Error("who stands for election grants nobody the same")
+		}
+	})
+}
