@@ -8,11 +8,14 @@ BUF       := github.com/bufbuild/buf/cmd/buf@v1.75.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TEST_TIMEOUT ?= 10m
 RACE_TIMEOUT ?= 25m
+# What chaos runs, and for how long each scenario breaks things.
+SCENARIO  ?= all
+TIME      ?= 20s
 # Packages that a run is about; for instance: make test PKGS=./raftlog/...
 PKGS      ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help check-go build install demo test race conformance fmt vet lint proto proto-check ci clean
+.PHONY: help check-go build install demo chaos test race conformance fmt vet lint proto proto-check ci clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +32,10 @@ install: check-go ## Install flotilla into GOBIN
 demo: build ## Three brokers, 20,000 events, a leader killed, everything checked; under a minute
 	@$(GO) build -o bin/demo ./scripts/demo
 	@./bin/demo -flotilla bin/flotilla
+
+chaos: build ## Attack real brokers and judge the result; SCENARIO=kill-leader (or all, list), TIME=20s of faults each, SEED=
+	@$(GO) build -o bin/chaos ./scripts/chaos
+	@./bin/chaos -flotilla bin/flotilla -scenario $(SCENARIO) -time $(TIME) $(if $(SEED),-seed $(SEED))
 
 test: check-go ## Run all tests
 	$(GO) test -timeout $(TEST_TIMEOUT) $(PKGS)

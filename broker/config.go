@@ -233,6 +233,7 @@ func (c *Config) validateLimits(add func(ok bool, format string, args ...any)) {
 	add(c.Memory.FetchBytes > 0, "fetch responses are limited to %d bytes: it must be more than 0", c.Memory.FetchBytes)
 	add(c.Memory.InflightBytes >= int64(c.Memory.MaxMessageBytes), "%d bytes in flight are less than the largest message (%d): raise the one or lower the other",
 		c.Memory.InflightBytes, c.Memory.MaxMessageBytes)
+	add(c.CatchUpBytesPerSecond < 0 || c.CatchUpBytesPerSecond >= 1<<20, "replicas that are far behind are sent at most %d bytes a second: it must be at least 1 MiB, or without a limit", c.CatchUpBytesPerSecond)
 	add(c.Memory.TailCacheBytes > 0, "the tail cache is %d bytes: it must be more than 0", c.Memory.TailCacheBytes)
 	add(c.Scrub.Every > 0, "the pause between two scrubs is %s: it must be more than 0", c.Scrub.Every)
 	add(c.Timing.Heartbeat >= 10*time.Millisecond, "a heartbeat timeout of %s is too short to tell a slow broker from a dead one: use 100 ms or more", c.Timing.Heartbeat)

@@ -101,6 +101,7 @@ func TestGroupSurvivesItsCoordinator(t *testing.T) {
 	// No commit is lost, and nobody has to join again.
 	for _, m := range members {
 		c.Eventually("the member goes on at the new coordinator", func() error {
+			wantListed(c, "g")
 			next, groups := coordinator(c, "g")
 			if next == id {
 				return errors.New("still the old coordinator")
@@ -121,6 +122,49 @@ func TestGroupSurvivesItsCoordinator(t *testing.T) {
 		t.Errorf("committed offsets after the failover: %v %v", r, err)
 	}
 	c.Restart(id)
+}
+
+// wantListed asks all brokers for the groups: whoever answers must name the group, also in the middle of a failover.
+func wantListed(c *brokertest.Cluster, group string) {
+	c.T.Helper()
+	ctx, cancel := c.Context()
+	defer cancel()
+	for _, id := range c.Running() {
+		r, err := pb.NewAdminClient(c.Conn(id)).ListGroups(ctx, &pb.ListGroupsRequest{})
+		if err == nil && !slices.ContainsFunc(r.Groups, func(g *pb.GroupSummary) bool { return g.Group == group }) {
+			c.T.Errorf("broker %d leaves group %s out: %v", id, group, r.Groups)
+		}
+	}
+}
+
+// TestNoRecordsAmongGroups: the coordinators' partitions take no records, one by one or by stream.
+func TestNoRecordsAmongGroups(t *testing.T) {
+	c := brokertest.Start(t, brokertest.Options{})
+	c.CreateTopic("t", 1, 3)
+	_, _ = coordinator(c, "g") // makes the topic
+	ctx, cancel := c.Context()
+	defer cancel()
+	req := &pb.ProduceRequest{Topic: "__consumer_offsets", Payload: &pb.ProduceRequest_Records{Records: &pb.Records{Records: []*pb.Record{{Value: []byte("x")}}}}}
+	for _, id := range c.Running() { // one of them leads partition 0; the others say who does
+		log := pb.NewLogClient(c.Conn(id))
+		_, err := log.Produce(ctx, req)
+		stream, serr := log.ProduceStream(ctx)
+		if serr != nil {
+			t.Fatal(serr)
+		}
+		if err := stream.Send(req); err != nil {
+			t.Fatal(err)
+		}
+		r, rerr := stream.Recv()
+		if rerr != nil {
+			t.Fatal(rerr)
+		}
+		for how, got := range map[string]pb.ErrorCode{"alone": brokertest.Detail(err).GetCode(), "by stream": r.GetError().GetCode()} {
+			if r.GetError() == nil || got != pb.ErrorCode_ERROR_CODE_INVALID_TOPIC && got != pb.ErrorCode_ERROR_CODE_NOT_LEADER {
+				t.Errorf("broker %d, %s: %v", id, how, got)
+			}
+		}
+	}
 }
 
 func TestGroupAdministration(t *testing.T) {

@@ -77,6 +77,7 @@ func TestClientsOnFullDisks(t *testing.T) {
 	}
 	d.runOut(1, 2, 3)
 	c.Eventually("the producer is told that the disk is full", func() error { return toldOfFullDisk(ctx, newProducer(t, cl, client.WithDeliveryTimeout(time.Second))) })
+	c.Eventually("the status says so", func() error { return problemSays(c, "disk is full", "bytes are free") })
 	waiting := make(chan error, 1)
 	go func() { waiting <- patient.Produce(ctx, &client.Record{Topic: "t", Value: []byte("waited")}) }()
 	k := newConsumer(t, cl)
@@ -91,6 +92,12 @@ func TestClientsOnFullDisks(t *testing.T) {
 		t.Errorf("the record that waited for space: %v", err)
 	}
 	c.EnsureSame("t", 0)
+	c.Eventually("the status is well again", func() error {
+		if problemSays(c, "disk is full") == nil {
+			return errors.New("it still tells of the full disk")
+		}
+		return nil
+	})
 	var values []string
 	for _, r := range c.ReadAll("t", 0) {
 		values = append(values, string(r.Value))

@@ -313,7 +313,11 @@ func (m *replicaManager) awaitOpen(ctx context.Context) error {
 func (m *replicaManager) problems() []api.PartitionProblem {
 	var out []api.PartitionProblem
 	for _, h := range m.all() {
-		if err := h.trouble(); err != nil {
+		err := h.trouble()
+		if err == nil {
+			err = h.storageFull()
+		}
+		if err != nil {
 			out = append(out, api.PartitionProblem{TopicPartition: h.tp, Problem: fmt.Sprintf("replica on broker %d: %v", m.b.cfg.ID, err)})
 		}
 	}

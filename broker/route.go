@@ -2,11 +2,13 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/raftlog"
 )
 
 // syncWait bounds the look whether this broker's metadata lags, before a topic is called unknown.
@@ -44,10 +46,15 @@ func (b *Broker) worthWaiting(err error) bool {
 	return leaderless(err) || api.CodeOf(err) == api.CodeUnknownTopicOrPartition
 }
 
-// leaderless tells errors of leadNow that an election may end.
+// leaderless tells errors of leadNow that an election may end: not where a write has just failed for lack of space.
 func leaderless(err error) bool {
-	code := api.CodeOf(err)
-	return code == api.CodeLeaderNotAvailable || code == api.CodeStorageFull
+	switch api.CodeOf(err) {
+	case api.CodeLeaderNotAvailable:
+		return true
+	case api.CodeStorageFull:
+		return !errors.Is(err, raftlog.ErrNoSpace)
+	}
+	return false
 }
 
 // leadNow is lead without waiting.

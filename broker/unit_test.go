@@ -32,7 +32,8 @@ func TestConfigErrorsSayWhatToDo(t *testing.T) {
 		{`gRPC address "7070" is not host:port`, func(c *Config) { c.GRPCAddr = "7070" }},
 		{"the gossip port", func(c *Config) { c.Join = []string{"hostonly"} }},
 		{"bootstrap-expect", func(c *Config) { c.BootstrapExpect = -1 }},
-		{"from 1 KiB to 64 MiB", func(c *Config) { c.Memory.MaxMessageBytes = 1 << 30 }},
+		{"from 1 KiB to 32 MiB", func(c *Config) { c.Memory.MaxMessageBytes = 33 << 20 }},
+		{"fetch responses", func(c *Config) { c.Memory.FetchBytes = -1 }},
 		{"raise the one or lower the other", func(c *Config) { c.Memory.InflightBytes = 1 << 20 }},
 		{"use 100 ms or more", func(c *Config) { c.Timing.Heartbeat = time.Millisecond }},
 	} {
@@ -183,6 +184,29 @@ func TestTailSharesStayWithinTheTotal(t *testing.T) {
 	}
 	if s.left != total {
 		t.Errorf("%d of %d came back", s.left, total)
+	}
+}
+
+// TestLeadershipIsReportedUntilItIsKnown: a report may get lost, for example when the broker that led the metadata group died with the partition's
+// leader, and the partition may be on the move, so that no other report follows.
+func TestLeadershipIsReportedUntilItIsKnown(t *testing.T) {
+	b := &Broker{cfg: Config{ID: 2}}
+	b.cfg.Timing.setDefaults()
+	b.reporter = newReporter(b)
+	defer b.reporter.cancel()
+	h := &hosted{m: &replicaManager{b: b}, tp: api.TopicPartition{Topic: "t"}, lead: leadState{term: 5}}
+	h.partition = &metadata.Partition{Topic: "t", Leader: 1, LeaderEpoch: 4, Revision: 7}
+	for range 2 {
+		if again := h.announce(); again == 0 {
+			t.Error("nobody looks again whether the report arrived")
+		}
+		if r := b.reporter.take(); len(r) != 1 || r[0].Leader != 2 || r[0].Epoch != 5 || r[0].Revision != 7 || r[0].Voters != nil {
+			t.Errorf("reported %+v", r)
+		}
+	}
+	h.partition = &metadata.Partition{Topic: "t", Leader: 2, LeaderEpoch: 5}
+	if again := h.announce(); again != 0 || len(b.reporter.take()) != 0 {
+		t.Error("reports go on although the metadata knows")
 	}
 }
 

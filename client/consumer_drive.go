@@ -19,12 +19,13 @@ func (k *Consumer) drive() {
 		for _, fs := range k.parts {
 			leaderless = k.start(fs, now, &wake) || leaderless
 		}
+		silent := k.leaveSilent(now, &wake)
 		k.closeIdle()
 		k.mu.Unlock()
 		if leaderless {
 			k.client.meta.requestRefresh()
 			wake.set(now.Add(4 * refreshPause))
-		} else {
+		} else if !silent {
 			changed = nil
 		}
 		timer.Reset(wake.in())
@@ -40,6 +41,45 @@ func (k *Consumer) drive() {
 		st.cancel()
 	}
 	k.mu.Unlock()
+}
+
+const (
+	// silentAfter is how long a stream may bring nothing before the client looks whether others lead its partitions by now. Most often there is
+	// nothing to bring, so it looks ever less often, down to once in silentMax.
+	silentAfter = time.Second
+	silentMax   = 10 * time.Second
+)
+
+// leaveSilent takes partitions off streams that bring nothing and whose broker does not lead them any more: one that is frozen or cut off does not
+// say so. It returns true while some stream is silent. mu is held.
+func (k *Consumer) leaveSilent(now time.Time, wake *alarm) (silent bool) {
+	for addr, st := range k.streams {
+		if len(st.attached) == 0 {
+			continue
+		}
+		if st.heard.IsZero() {
+			st.heard, st.patience = now, silentAfter
+		}
+		if due := st.heard.Add(silentAfter); now.Before(due) {
+			wake.set(due)
+			continue
+		}
+		silent = true
+		for _, fs := range st.attached {
+			if leader, ok := k.client.meta.leader(fs.tp); ok && leader.Address != addr {
+				k.detach(fs)
+				signal(k.wake) // to attach it elsewhere
+			}
+		}
+		if due := st.asked.Add(st.patience); now.Before(due) {
+			wake.set(due)
+			continue
+		}
+		k.client.meta.requestRefresh()
+		st.asked, st.patience = now, min(2*st.patience, silentMax)
+		wake.set(now.Add(st.patience))
+	}
+	return silent
 }
 
 // start gets one partition going if it can be, and returns true if it lacks a leader. mu is held.

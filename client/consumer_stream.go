@@ -23,9 +23,12 @@ type fetchStream struct {
 	attached map[TopicPartition]*fetchState
 	add      map[TopicPartition]*pb.FetchPartition
 	remove   map[TopicPartition]bool
-	credit   int64 // not yet sent; negative after taking over a partition with much buffered
-	buffered int64 // bytes received and not given back
-	greeted  bool  // the first message has been sent
+	credit   int64         // not yet sent; negative after taking over a partition with much buffered
+	buffered int64         // bytes received and not given back
+	greeted  bool          // the first message has been sent
+	heard    time.Time     // when the broker last sent something; zero: not looked at yet
+	asked    time.Time     // when the metadata was last looked up because it is silent
+	patience time.Duration // until it is looked up again
 }
 
 // attach gives a partition to a broker's stream. mu is held.
@@ -153,6 +156,7 @@ func (st *fetchStream) read(stream grpc.BidiStreamingClient[pb.FetchRequest, pb.
 			return
 		}
 		st.k.mu.Lock()
+		st.heard, st.patience = time.Now(), silentAfter
 		for _, d := range m.Partitions {
 			st.receive(d)
 		}

@@ -175,6 +175,28 @@ func TestConsumeUnderFaults(t *testing.T) {
 	nothingMore(t, k)
 }
 
+// TestFrozenLeaderOfConsumer: a leader that brings nothing while its connection stands is left when another leads.
+func TestFrozenLeaderOfConsumer(t *testing.T) {
+	f, c := connect(t, 3, 1)
+	f.MoveLeader("t", 0, 0)
+	fill(f, 0, 1, 10)
+	k := newConsumer(t, c)
+	if err := k.Assign(at(0, client.Earliest())); err != nil {
+		t.Fatal(err)
+	}
+	pollN(t, k, 10)
+	f.MuteFetches(0)
+	f.MoveLeader("t", 0, 1)
+	f.Append("t", 0, recordtest.Batch(1, 0, recordtest.Values(func(int) []byte { return []byte("10") })))
+	start := time.Now()
+	if got := valuesOf(pollN(t, k, 1)); got[0] != "10" {
+		t.Errorf("got %v", got)
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("it took %s", d)
+	}
+}
+
 func TestPrefetchIsBounded(t *testing.T) {
 	f, c := connect(t, 1, 1)
 	fill(f, 0, 200, 20)

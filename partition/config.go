@@ -82,7 +82,7 @@ type Limits struct {
 	// ReserveBytes, 64 MiB: with less free space than this on the disk, appends are refused with ErrStorageFull, and with less than a quarter of it commands; below
 	// 0: none.
 	ReserveBytes int64
-	Watchers     int // 65536: Watch beyond this sends at once, so that its caller polls
+	Watchers     int // 65536: Watch beyond this sends after 100 ms at the latest, so that its caller polls
 	StateBytes   int // 64 MiB: of a decompressed batch, where one must be decoded
 }
 

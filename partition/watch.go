@@ -2,9 +2,13 @@ package partition
 
 import (
 	"sync"
+	"time"
 
 	"github.com/flotilla-log/flotilla/proto/record"
 )
+
+// overflowPoll is after how long a waiter beyond the limit is woken, to look for itself: polling, but not in a loop that does nothing else.
+const overflowPoll = 100 * time.Millisecond
 
 // watchers is who waits for the high watermark. It is woken by the state machine after each group of entries; nobody polls, and a waiter
 // costs no goroutine.
@@ -27,23 +31,27 @@ func (w *watcher) wake() {
 	}
 }
 
-// add registers a waiter for a high watermark above from; it is woken at once if reached says so, after close, or beyond the limit. reached is called after the
-// waiter is in the list, so that no change between can be missed.
+// add registers a waiter for a high watermark above from; it is woken at once if reached says so, or after close, and beyond the limit after overflowPoll. reached
+// is called after the waiter is in the list, so that no change between can be missed.
 func (ws *watchers) add(from record.Offset, ch chan<- struct{}, reached func(record.Offset) bool) (cancel func()) {
 	w := &watcher{from: from, ch: ch}
 	ws.mu.Lock()
-	full := ws.closed || len(ws.waits) >= ws.limit
-	if !full {
+	closed, full := ws.closed, len(ws.waits) >= ws.limit
+	if !closed && !full {
 		if ws.waits == nil {
 			ws.waits = make(map[*watcher]struct{})
 		}
 		ws.waits[w] = struct{}{}
 	}
 	ws.mu.Unlock()
-	if full || reached(from) {
+	switch {
+	case closed || reached(from):
 		ws.remove(w)
 		w.wake()
 		return func() {}
+	case full:
+		timer := time.AfterFunc(overflowPoll, w.wake)
+		return func() { timer.Stop() }
 	}
 	return func() { ws.remove(w) }
 }

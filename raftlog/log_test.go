@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -559,4 +560,33 @@ func TestOnTheOperatingSystem(t *testing.T) {
 		l = mustOpen(t, opts)
 	}
 	l.Close()
+}
+
+// TestLargeEntriesAreReadOnce: an entry that is larger than the scan buffer is not copied again after it was read.
+func TestLargeEntriesAreReadOnce(t *testing.T) {
+	opts := testOptions(newMem(t))
+	opts.TailCacheBytes = -1
+	l := mustOpen(t, opts)
+	defer l.Close()
+	const size, reads = 200 << 10, 20
+	a := appenderFor(t, l)
+	want := []*raft.Log{a.batch(1, size, 7), a.batch(1, size, 8)}
+	mustStore(t, l, want...)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	got := make([]raft.Log, reads)
+	for i := range got {
+		if err := l.GetLog(uint64(i%2+1), &got[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if n := (after.TotalAlloc - before.TotalAlloc) / reads; n > size*3/2 {
+		t.Errorf("%d bytes allocated to read %d", n, size)
+	}
+	for i := range got {
+		if !bytes.Equal(got[i].Data, want[i%2].Data) {
+			t.Fatalf("read %d is another entry", i)
+		}
+	}
 }

@@ -256,7 +256,11 @@ func (l *Log) getFromDisk(i Index, out *raft.Log) error {
 	if err != nil {
 		return p.seg.readError(sc.pos, err)
 	}
-	*out = f.header.entry(append([]byte(nil), f.raw...))
+	raw := f.raw
+	if !sc.w.handOver() {
+		raw = append([]byte(nil), raw...)
+	}
+	*out = f.header.entry(raw)
 	l.cursors.put(p, point{index: i + 1, offset: unknownOffset, pos: uint32(sc.pos)})
 	return nil
 }

@@ -60,6 +60,9 @@ func (w *window) at(pos int64, n int) ([]byte, error) {
 	return nil, err
 }
 
+// handOver says that the bytes last returned are not in the pooled buffer, and nobody else's.
+func (w *window) handOver() bool { return len(w.buf) > 0 && &w.buf[0] != &(*w.pooled)[0] }
+
 // badFrame says why the bytes at a position are no frame of the log. It is not yet damage: at the end of the newest segment it may be all right.
 type badFrame struct {
 	pos    int64

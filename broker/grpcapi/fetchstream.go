@@ -24,6 +24,9 @@ type fetchStream struct {
 	session fetchSession
 }
 
+// streamMessageBytes bounds one message of a stream, but for a single batch that is larger: gRPC holds two for a client that does not read.
+const streamMessageBytes = 1 << 20
+
 // maxCredit keeps sums of credit far from overflowing. No client has use for more.
 const maxCredit = int64(1) << 40
 
@@ -188,7 +191,7 @@ func (s *fetchSession) next(o Options) (req api.FetchRequest, cursors []*fetchCu
 	if s.credit <= 0 || len(s.order) == 0 {
 		return req, nil, !s.ended
 	}
-	req = api.FetchRequest{MinBytes: s.minBytes, MaxBytes: int(min(s.credit, int64(o.MaxFetchBytes))), MaxWait: s.maxWait}
+	req = api.FetchRequest{MinBytes: s.minBytes, MaxBytes: int(min(s.credit, int64(o.MaxFetchBytes), streamMessageBytes)), MaxWait: s.maxWait}
 	req.MinBytes = min(req.MinBytes, req.MaxBytes)
 	cursors = append(cursors, s.order...)
 	for _, c := range cursors {
@@ -217,6 +220,7 @@ func (s *fetchSession) poll(ctx context.Context) (context.Context, context.Cance
 func (f *fetchStream) fetchOnce(ctx context.Context, req api.FetchRequest, cursors []*fetchCursor) error {
 	pctx, cancel := f.session.poll(ctx)
 	results, release, err := f.svc.fetch(pctx, req)
+	release = sync.OnceFunc(release)
 	defer release()
 	interrupted := pctx.Err() != nil
 	cancel()
@@ -230,8 +234,13 @@ func (f *fetchStream) fetchOnce(ctx context.Context, req api.FetchRequest, curso
 	if len(resp.Partitions) == 0 {
 		return nil
 	}
+	// A client that does not read must not keep others from reading: it holds one message in memory, but no longer the budget.
+	defer time.AfterFunc(sendPatience, release).Stop()
 	return f.stream.Send(resp)
 }
+
+// sendPatience is how long data on its way to a client counts against the budget for fetched data.
+const sendPatience = time.Second
 
 // take moves the cursors over what was read, charges the credit, and makes the message. Results of partitions that the client has
 // removed or re-positioned meanwhile are dropped.
@@ -243,12 +252,16 @@ func (s *fetchSession) take(results []api.FetchResult, cursors []*fetchCursor, o
 		byTP[c.tp] = c
 	}
 	resp := &pb.FetchResponse{}
+	var dec *decoder
+	if s.decode {
+		dec = newDecoder(o)
+	}
 	for _, r := range results {
 		c := byTP[r.TopicPartition]
 		if c == nil || s.partitions[c.tp] != c {
 			continue
 		}
-		if d := s.advance(c, r, o); d != nil {
+		if d := s.advance(c, &r, dec); d != nil {
 			resp.Partitions = append(resp.Partitions, d)
 		}
 	}
@@ -256,17 +269,20 @@ func (s *fetchSession) take(results []api.FetchResult, cursors []*fetchCursor, o
 }
 
 // advance returns nil if there is nothing that the client does not know.
-func (s *fetchSession) advance(c *fetchCursor, r api.FetchResult, o Options) *pb.FetchPartitionData {
+func (s *fetchSession) advance(c *fetchCursor, r *api.FetchResult, dec *decoder) *pb.FetchPartitionData {
+	if dec != nil && dec.left <= 0 && len(r.Batches) > 0 {
+		return nil // the message is full: it comes with the next one
+	}
 	news := !c.told || r.Err != nil || len(r.Batches) > 0 || r.HighWatermark != c.highWatermark || r.LogStart != c.logStart
-	from := c.offset
+	if !news {
+		c.offset = max(r.Next, c.offset)
+		return nil
+	}
+	d := toPartitionData(r, c.offset, dec)
 	if r.Err == nil {
 		c.told, c.highWatermark, c.logStart = true, r.HighWatermark, r.LogStart
 		c.offset = max(r.Next, c.offset)
 	}
-	if !news {
-		return nil
-	}
-	d := toPartitionData(r, from, s.decode, decodeLimit(o))
 	d.Session = c.session
 	s.credit -= int64(sizeOf(r.Batches))
 	s.drop(c.tp)

@@ -318,6 +318,60 @@ func TestFetchStreamPartitionErrorsAndDecode(t *testing.T) {
 	}
 }
 
+// TestDecodedResponsesAreBounded: batches that are small on the wire and large in memory come in several messages, each record once.
+func TestDecodedResponsesAreBounded(t *testing.T) {
+	f := newFake(tp("t", 0), tp("t", 1))
+	opts := Options{MaxFetchBytes: 1 << 20, MaxMessageBytes: 1 << 20}
+	_, conn := serve(t, f, opts)
+	const batches, each = 8, 512 << 10
+	for i := range 2 * batches {
+		b := record.NewBuilder(record.BuilderOptions{Compression: record.Zstd, ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1})
+		if err := b.Append(record.Record{Value: make([]byte, each)}); err != nil {
+			t.Fatal(err)
+		}
+		batch, err := b.Build()
+		if err != nil || len(batch) > 1000 {
+			t.Fatalf("a batch of %d bytes: %v", len(batch), err)
+		}
+		if _, err := f.Append(t.Context(), api.AppendRequest{TopicPartition: tp("t", int32(i%2)), Batch: batch}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client := pb.NewLogClient(conn)
+	stream, err := client.Fetch(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&pb.FetchRequest{CreditBytes: 1 << 30, Decode: true, Add: []*pb.FetchPartition{{Topic: "t", Partition: 0}, {Topic: "t", Partition: 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	next := map[int32]int64{}
+	for next[0] < batches || next[1] < batches {
+		m, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := proto.Size(m); n > 2<<20 {
+			t.Errorf("a message of %d bytes", n)
+		}
+		for _, d := range m.Partitions {
+			for _, r := range d.Records {
+				if r.Offset != next[d.Partition] || len(r.Value) != each {
+					t.Fatalf("t/%d: offset %d with %d bytes, want offset %d", d.Partition, r.Offset, len(r.Value), next[d.Partition])
+				}
+				next[d.Partition]++
+			}
+			if d.NextOffset != next[d.Partition] {
+				t.Errorf("t/%d: next offset %d after %d records", d.Partition, d.NextOffset, next[d.Partition])
+			}
+		}
+	}
+	r, err := client.Read(testContext(t), &pb.ReadRequest{Topic: "t", Decode: true, MaxBytes: 1 << 20})
+	if d := r.GetData(); err != nil || len(d.GetRecords()) != 2 || d.GetNextOffset() != 2 {
+		t.Errorf("a read gave %d records up to %d: %v", len(d.GetRecords()), d.GetNextOffset(), err)
+	}
+}
+
 func TestFetchStreamWithoutPartitionsEndsWithTheClient(t *testing.T) {
 	_, conn := serve(t, newFake(), Options{})
 	stream, err := pb.NewLogClient(conn).Fetch(testContext(t))

@@ -139,12 +139,12 @@ func (s *logService) Read(ctx context.Context, req *pb.ReadRequest) (*pb.ReadRes
 	if results[0].Err != nil {
 		return nil, toStatus(results[0].Err)
 	}
-	data := toPartitionData(results[0], record.Offset(req.GetOffset()), req.GetDecode(), decodeLimit(s.opts))
-	return &pb.ReadResponse{Data: data}, nil
+	var dec *decoder
+	if req.GetDecode() {
+		dec = newDecoder(s.opts)
+	}
+	return &pb.ReadResponse{Data: toPartitionData(&results[0], record.Offset(req.GetOffset()), dec)}, nil
 }
-
-// decodeLimit bounds a batch after decompression.
-func decodeLimit(o Options) int { return max(o.MaxFetchBytes, o.MaxMessageBytes) }
 
 const defaultFetchBytes = 1 << 20
 

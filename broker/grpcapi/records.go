@@ -58,18 +58,46 @@ func toRecord(r record.Record) *pb.Record {
 	return p
 }
 
-// decodeBatches returns the records at from and after. limit bounds the bytes of one batch after decompression.
-func decodeBatches(batches [][]byte, from record.Offset, limit int) ([]*pb.Record, error) {
+// decoder turns the batches of one response into records, within bounds: a small batch can be a thousand times as large in memory.
+type decoder struct {
+	limit int // bytes of one batch after decompression
+	left  int // bytes that the response may still take; whatever is below, the first batch is decoded
+}
+
+// recordCost is what a record takes in memory beside its contents, in bytes.
+const recordCost = 64
+
+func newDecoder(o Options) *decoder {
+	return &decoder{limit: max(o.MaxFetchBytes, o.MaxMessageBytes), left: max(o.MaxFetchBytes, 1)}
+}
+
+// decode returns the records of r at from and after. If they are too much for the response, r ends before the first batch that is left out.
+func (d *decoder) decode(r *api.FetchResult, from record.Offset) ([]*pb.Record, error) {
 	var out []*pb.Record
-	for _, b := range batches {
-		rs, err := record.Decode(b, limit)
+	for i, b := range r.Batches {
+		if d.left <= 0 {
+			r.Batches = r.Batches[:i]
+			break
+		}
+		h, err := record.ParseHeader(b)
+		if err == nil && h.Count > maxElements {
+			return nil, api.Errorf(api.CodeMessageTooLarge, "a batch of %d records is not decoded here, only up to %d: fetch batches instead", h.Count, maxElements)
+		}
+		var rs []record.Record
+		if err == nil {
+			rs, err = record.Decode(b, d.limit)
+		}
 		if err != nil {
 			return nil, api.Errorf(recordCode(err), "decoding a batch: %w", err)
 		}
-		for _, r := range rs {
-			if r.Offset >= from {
-				out = append(out, toRecord(r))
+		for _, rec := range rs {
+			d.left -= recordCost + len(rec.Key) + len(rec.Value)
+			if rec.Offset >= from {
+				out = append(out, toRecord(rec))
 			}
+		}
+		if d.left <= 0 {
+			r.Next = h.Next()
 		}
 	}
 	return out, nil
@@ -87,20 +115,19 @@ func recordCode(err error) api.Code {
 	return api.CodeInvalidRecord
 }
 
-// toPartitionData turns one partition's result into its message. from is the offset that was asked for.
-func toPartitionData(r api.FetchResult, from record.Offset, decode bool, limit int) *pb.FetchPartitionData {
-	d := &pb.FetchPartitionData{
-		Topic: r.Topic, Partition: r.Partition, NextOffset: int64(r.Next),
-		HighWatermark: int64(r.HighWatermark), LogStartOffset: int64(r.LogStart),
-	}
+// toPartitionData turns one partition's result into its message. from is the offset that was asked for. dec is nil for batches as they are; r
+// becomes what it has left of the result.
+func toPartitionData(r *api.FetchResult, from record.Offset, dec *decoder) *pb.FetchPartitionData {
+	d := &pb.FetchPartitionData{Topic: r.Topic, Partition: r.Partition, HighWatermark: int64(r.HighWatermark), LogStartOffset: int64(r.LogStart)}
 	err := r.Err
 	switch {
 	case err != nil:
-	case decode:
-		d.Records, err = decodeBatches(r.Batches, from, limit)
+	case dec != nil:
+		d.Records, err = dec.decode(r, from)
 	default:
 		d.Batches = joinBatches(r.Batches)
 	}
+	d.NextOffset = int64(r.Next)
 	if err != nil {
 		e := asError(err)
 		d.Error, d.ErrorMessage = toDetail(e), clip(e.Message)

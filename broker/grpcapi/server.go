@@ -24,7 +24,7 @@ import (
 
 // Options bound what clients may ask for. Zero values get the defaults.
 type Options struct {
-	// MaxMessageBytes is the largest record batch; a gRPC message may be 1 MiB larger. Default 64 MiB, which is also the most.
+	// MaxMessageBytes is the largest record batch; a gRPC message may be 1 MiB larger. Default 32 MiB, which is also the most.
 	MaxMessageBytes int
 	// MaxFetchBytes is the most data in one response. Default 32 MiB. A single batch larger than that is still sent.
 	MaxFetchBytes int
@@ -47,7 +47,7 @@ type Options struct {
 }
 
 const (
-	maxMessageBytes = 64 << 20
+	maxMessageBytes = 32 << 20
 	messageOverhead = 1 << 20
 	maxFetchWait    = 5 * time.Minute
 	maxAppendWait   = 10 * time.Minute

@@ -43,7 +43,7 @@ var settings = []setting{
 		"When an append is acknowledged: quorum, when a quorum of replicas has it on disk; os, when a quorum has it in the page cache, which loses records if the quorum loses power at once. (Flotilla's own.)",
 		choice(func(c *TopicConfig) *bool { return &c.FlushQuorum }, "quorum", "os")},
 	{"max.message.bytes", "1048588",
-		"The largest record batch, in bytes as stored. From 1 KiB to 64 MiB.",
+		"The largest record batch, in bytes as stored. From 1 KiB to 32 MiB.",
 		parseMaxMessage},
 	{"message.timestamp.type", "CreateTime",
 		"CreateTime keeps the producer's timestamps; LogAppendTime replaces them with the leader's clock.",
@@ -65,7 +65,7 @@ var settings = []setting{
 // The bounds of max.message.bytes.
 const (
 	minMessageBytes = 1 << 10
-	maxMessageBytes = 64 << 20
+	maxMessageBytes = 32 << 20
 )
 
 // maxMs is the longest time in milliseconds that a time.Duration holds.

@@ -293,7 +293,7 @@ func waitPositioned(ctx context.Context, consumer *client.Consumer, timeout time
 		if time.Now().After(deadline) {
 			return withCode(exitUnavailable, fmt.Errorf("%s not ready within %s", count(missing, "partition"), timeout))
 		}
-		if _, err := pollFor(ctx, true, consumer.Poll); err != nil {
+		if _, err := pollFor(ctx, true, pollInterval, consumer.Poll); err != nil {
 			return err
 		}
 	}
@@ -304,7 +304,7 @@ func receive(ctx context.Context, consumer *client.Consumer, l *load, sent <-cha
 	var received int64
 	var deadline time.Time
 	for {
-		records, err := pollFor(ctx, true, consumer.Poll)
+		records, err := pollFor(ctx, true, pollInterval, consumer.Poll)
 		if err != nil {
 			return err
 		}

@@ -140,7 +140,7 @@ func (o *brokerOptions) registerLimits(fs *pflag.FlagSet) {
 	fs.Var(&o.tailCache, "tail-cache-bytes", "most bytes of newest entries kept in memory, over all partitions")
 	fs.Var(&o.maxMessage, "max-message-bytes", "the most that a topic's max.message.bytes may be")
 	fs.Var(&o.fetch, "fetch-bytes", "the most that one fetch response carries")
-	fs.Var(&o.catchUp, "catch-up-bytes-per-second", "most bytes a second sent to replicas that are far behind, such as new ones; negative: no limit")
+	fs.Var(&o.catchUp, "catch-up-bytes-per-second", "most bytes a second sent to replicas that are far behind, such as new ones; 0: no limit")
 	fs.Var(&o.diskReserve, "disk-reserve", "free disk space below which produce requests are refused")
 	fs.Var(&o.scrub, "scrub-bytes-per-second", "rate at which stored segments are checked for damage in the background")
 	fs.DurationVar(&o.cfg.Scrub.Every, "scrub-every", o.cfg.Scrub.Every, "pause between two such checks of everything")
@@ -162,7 +162,9 @@ func (o *brokerOptions) toConfig() (broker.Config, error) {
 	cfg.Memory.MaxMessageBytes = int(o.maxMessage)
 	cfg.Memory.FetchBytes = int(o.fetch)
 	cfg.DiskReserve = int64(o.diskReserve)
-	cfg.CatchUpBytesPerSecond = int64(o.catchUp)
+	if cfg.CatchUpBytesPerSecond = int64(o.catchUp); o.catchUp == 0 {
+		cfg.CatchUpBytesPerSecond = -1 // there, 0 is the default
+	}
 	cfg.Scrub.BytesPerSecond = int64(o.scrub)
 	return cfg, withCode(exitUsage, cfg.Validate())
 }

@@ -35,8 +35,8 @@ them with others.
 --from is where to begin. In a group it only matters for partitions for which the group has committed nothing, and is earliest or latest.
 --until is when to stop: at the end as it is when the command starts, after a number of records, or never (then Ctrl-C is a normal end).
 
-A group's offsets are committed after the records were printed, every --commit-interval and at the end, so every record is printed at least
-once; after a crash some are printed again.
+A group's offsets are committed after the records were printed, every --commit-interval and at the end, and never beyond what was printed, so
+every record is printed at least once; after a crash some are printed again.
 
 Output: -o text prints values, one per line; -o raw the values' bytes and nothing else; -o json one object per record, where
 keys and values that are not UTF-8 stand in keyBase64 and valueBase64. --format prints what you like:
@@ -239,12 +239,12 @@ func pump(ctx context.Context, source recordSource, out *recordWriter, limit int
 	}
 }
 
-// pollFor polls, for pollInterval at the most if an end is in view.
-func pollFor(ctx context.Context, endInView bool, poll func(context.Context) ([]*client.Record, error)) ([]*client.Record, error) {
-	if !endInView {
+// pollFor polls, for limit at the most if it is not to wait for records for ever.
+func pollFor(ctx context.Context, limited bool, limit time.Duration, poll func(context.Context) ([]*client.Record, error)) ([]*client.Record, error) {
+	if !limited {
 		return poll(ctx)
 	}
-	short, cancel := context.WithTimeout(ctx, pollInterval)
+	short, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	records, err := poll(short)
 	if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
@@ -278,7 +278,7 @@ func newPartitionSource(c *client.Client, tps []client.TopicPartition, ends map[
 }
 
 func (s *partitionSource) poll(ctx context.Context) ([]*client.Record, error) {
-	records, err := pollFor(ctx, s.ends != nil, s.consumer.Poll)
+	records, err := pollFor(ctx, s.ends != nil, pollInterval, s.consumer.Poll)
 	return beforeEnds(records, s.ends), err
 }
 

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/flotilla-log/flotilla/client"
@@ -11,8 +13,8 @@ import (
 // closeTimeout bounds the last commit and the goodbye of a group member, also when the command was interrupted.
 const closeTimeout = 10 * time.Second
 
-// groupSource reads as a member of a group. The client commits by itself what was polled before the last poll; since that was printed by then,
-// and the rest is committed by close, no record is committed that was not printed.
+// groupSource reads as a member of a group. It commits by itself and not by the client, which would count all that was polled as dealt with: with
+// --count, or when standard output is closed, that is more than was printed. Everything happens on one goroutine, callbacks included.
 type groupSource struct {
 	join      func() (*client.GroupConsumer, error)
 	member    *client.GroupConsumer // nil before the first poll
@@ -20,12 +22,21 @@ type groupSource struct {
 	group     string
 	ends      map[client.TopicPartition]int64 // nil: no end in view
 	positions map[client.TopicPartition]int64 // after what was polled by this member
-	last      []*client.Record                // printed after the last poll
 	asked     time.Time
+
+	every    time.Duration
+	dirty    map[client.TopicPartition]client.Commit // after what was printed and is not committed
+	commitAt time.Time                               // when dirty is due
 }
 
 func newGroupSource(c *client.Client, topic string, ends map[client.TopicPartition]int64, o consumeOptions) (*groupSource, error) {
-	opts := []client.GroupOption{client.WithAutoCommit(o.commitInterval), client.WithStart(o.start.position())}
+	s := &groupSource{
+		admin: c.Admin(), group: o.group, ends: ends, positions: map[client.TopicPartition]int64{},
+		every: o.commitInterval, dirty: map[client.TopicPartition]client.Commit{},
+	}
+	opts := []client.GroupOption{
+		client.WithAutoCommit(0), client.WithStart(o.start.position()), client.WithOnRevoked(s.revoked), client.WithOnLost(s.lost),
+	}
 	if o.instanceID != "" {
 		opts = append(opts, client.WithInstanceID(o.instanceID))
 	}
@@ -36,10 +47,8 @@ func newGroupSource(c *client.Client, topic string, ends map[client.TopicPartiti
 		}
 		opts = append(opts, client.WithStrategies(strategy))
 	}
-	return &groupSource{
-		join:  func() (*client.GroupConsumer, error) { return c.NewGroupConsumer(o.group, []string{topic}, opts...) },
-		admin: c.Admin(), group: o.group, ends: ends, positions: map[client.TopicPartition]int64{},
-	}, nil
+	s.join = func() (*client.GroupConsumer, error) { return c.NewGroupConsumer(o.group, []string{topic}, opts...) }
+	return s, nil
 }
 
 // poll joins the group if that is still to be done: a group that has nothing left to read is not disturbed.
@@ -49,7 +58,13 @@ func (s *groupSource) poll(ctx context.Context) (records []*client.Record, err e
 			return nil, err
 		}
 	}
-	return pollFor(ctx, s.ends != nil, s.member.Poll)
+	if len(s.dirty) == 0 {
+		return pollFor(ctx, s.ends != nil, pollInterval, s.member.Poll)
+	}
+	if wait := time.Until(s.commitAt); s.ends == nil || wait < pollInterval {
+		return pollFor(ctx, true, max(wait, time.Millisecond), s.member.Poll)
+	}
+	return pollFor(ctx, true, pollInterval, s.member.Poll)
 }
 
 // finished asks the group's coordinator, not more often than every second: partitions may have been read by other members, or earlier.
@@ -87,26 +102,56 @@ func (s *groupSource) remaining(committed map[client.TopicPartition]client.Commi
 	return n
 }
 
-func (s *groupSource) printed(_ context.Context, records []*client.Record) error {
+func (s *groupSource) printed(ctx context.Context, records []*client.Record) error {
+	if len(s.dirty) == 0 {
+		s.commitAt = time.Now().Add(s.every)
+	}
 	for _, r := range records {
 		s.positions[r.TopicPartition()] = r.Offset + 1
+		s.dirty[r.TopicPartition()] = client.Commit{Offset: r.Offset + 1, LeaderEpoch: r.LeaderEpoch}
 	}
-	s.last = records
-	return nil
-}
-
-// commitLast commits what was printed last. A rebalance in between is no failure: what could not be committed is read again by the new owner.
-func (s *groupSource) commitLast(ctx context.Context) error {
-	if len(s.last) == 0 {
+	if len(s.dirty) == 0 || time.Now().Before(s.commitAt) {
 		return nil
 	}
-	err := s.member.CommitRecords(ctx, s.last...)
+	err := s.commit(ctx, maps.Clone(s.dirty))
+	if client.IsRetriable(err) || errors.Is(err, context.DeadlineExceeded) {
+		return nil // the next commit has it all
+	}
+	return err
+}
+
+// commit commits what was printed of some partitions. A rebalance in between is no failure: what could not be committed is read again by the
+// new owner.
+func (s *groupSource) commit(ctx context.Context, offsets map[client.TopicPartition]client.Commit) error {
+	if len(offsets) == 0 {
+		return nil
+	}
+	s.commitAt = time.Now().Add(s.every)
+	err := s.member.CommitOffsets(ctx, offsets)
+	if err == nil {
+		maps.DeleteFunc(s.dirty, func(tp client.TopicPartition, c client.Commit) bool { return offsets[tp] == c })
+		return nil
+	}
 	for _, benign := range []error{client.CodeIllegalGeneration, client.CodeUnknownMember, client.CodeRebalanceInProgress, client.ErrNotAssigned} {
 		if errors.Is(err, benign) {
 			return nil
 		}
 	}
 	return err
+}
+
+// revoked commits what was printed of partitions that go to others.
+func (s *groupSource) revoked(ctx context.Context, tps []client.TopicPartition) {
+	going := maps.Clone(s.dirty)
+	maps.DeleteFunc(going, func(tp client.TopicPartition, _ client.Commit) bool { return !slices.Contains(tps, tp) })
+	_ = s.commit(ctx, going) // else they print it again
+	s.lost(ctx, tps)
+}
+
+func (s *groupSource) lost(_ context.Context, tps []client.TopicPartition) {
+	for _, tp := range tps {
+		delete(s.dirty, tp)
+	}
 }
 
 // close commits and leaves the group.
@@ -116,5 +161,5 @@ func (s *groupSource) close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	return errors.Join(s.commitLast(ctx), s.member.Close(ctx))
+	return errors.Join(s.commit(ctx, maps.Clone(s.dirty)), s.member.Close(ctx))
 }

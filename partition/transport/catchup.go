@@ -16,8 +16,8 @@ import (
 //   - on a connection of their own (purposeCatchUp), so that what is queued there delays no live append;
 //   - in frames of catchUpFrame bytes, of which at most catchUpFrames are under way to one peer, over all groups;
 //   - after each frame the sender pauses for as long as the frame took: where disks or processors are short, frames take longer, and catching up yields;
-//   - no faster, over all groups and peers, than Config.CatchUpBytesPerSecond, but at least at twice the rate at which live appends are sent, since a
-//     follower that gains nothing on a busy group would never arrive;
+//   - no faster, over all groups and peers, than Config.CatchUpBytesPerSecond, but at least at twice the rate at which the groups led here
+//     grow, since a follower that gains nothing on a busy group would never arrive;
 //   - never in a pipeline, until the follower is near.
 //
 // A group that cannot commit because a quorum needs this follower (GroupOptions.Stalled) is not slowed down: then somebody waits after all.
@@ -102,15 +102,11 @@ func (g *Group) catchUpOnce(server raft.ServerID, target raft.ServerAddress, arg
 	if err != nil {
 		return err
 	}
-	slots := g.t.peer(target).catchUps
-	select {
-	case slots <- struct{}{}:
-	case <-c.done:
-		return c.failure()
-	case <-g.closed:
-		return errStopped
+	leave, err := g.enterSlowLane(c)
+	if err != nil {
+		return err
 	}
-	defer func() { <-slots }()
+	defer leave()
 	if !g.unhurried(g.t.slowLane.reserve(g.t.now(), entryBytes(args.Entries))) {
 		return errStopped
 	}
@@ -125,9 +121,27 @@ func (g *Group) catchUpOnce(server raft.ServerID, target raft.ServerAddress, arg
 	return err
 }
 
+// enterSlowLane waits for a place among the frames under way to a peer. leave gives it back.
+func (g *Group) enterSlowLane(c *conn) (leave func(), err error) {
+	if g.stalled() {
+		return func() {}, nil
+	}
+	slots := g.t.peer(c.peer).catchUps
+	select {
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
+	case <-c.done:
+		return nil, c.failure()
+	case <-g.closed:
+		return nil, errStopped
+	}
+}
+
+func (g *Group) stalled() bool { return g.opts.Stalled != nil && g.opts.Stalled() }
+
 // unhurried waits, but not while a quorum waits for this follower. It returns false when the group closes.
 func (g *Group) unhurried(d time.Duration) bool {
-	if d <= 0 || g.opts.Stalled != nil && g.opts.Stalled() {
+	if d <= 0 || g.stalled() {
 		return true
 	}
 	timer := time.NewTimer(d)
@@ -140,15 +154,31 @@ func (g *Group) unhurried(d time.Duration) bool {
 	}
 }
 
-// adaptCatchUp keeps the slow lane's rate at what is configured, or at twice the rate of live appends where that is more. The sweeper calls it.
+// grew notes how much the group has committed since the last request, estimated by the sizes of the entries at hand.
+func (g *Group) grew(args *raft.AppendEntriesRequest) {
+	for n := uint64(len(args.Entries)); n > 0; {
+		before := g.commit.Load()
+		if args.LeaderCommitIndex <= before {
+			return
+		}
+		if g.commit.CompareAndSwap(before, args.LeaderCommitIndex) {
+			if before > 0 {
+				g.t.committed.Add((args.LeaderCommitIndex - before) * (uint64(entryBytes(args.Entries)) / n))
+			}
+			return
+		}
+	}
+}
+
+// adaptCatchUp keeps the slow lane's rate at what is configured, or at twice the rate at which groups grow where that is more. The sweeper calls it.
 func (t *Transport) adaptCatchUp(now time.Duration) {
 	limit := t.cfg.CatchUpBytesPerSecond
 	passed := now - t.rated
 	if limit < 0 || passed < time.Second {
 		return
 	}
-	sent := t.stats.LiveBytes.Load()
-	live := float64(sent-t.ratedBytes) / passed.Seconds()
-	t.rated, t.ratedBytes = now, sent
-	t.slowLane.setRate(max(limit, int64(2*live)))
+	committed := t.committed.Load()
+	growth := float64(committed-t.ratedBytes) / passed.Seconds()
+	t.rated, t.ratedBytes = now, committed
+	t.slowLane.setRate(now, max(limit, int64(2*growth)))
 }

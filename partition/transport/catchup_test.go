@@ -240,6 +240,9 @@ func TestStalledGroupIsNotThrottled(t *testing.T) {
 		}
 	}()
 	a.slowLane.reserve(a.now(), 1000)
+	for range catchUpFrames { // and others have taken all places
+		a.peer("2").catchUps <- struct{}{}
+	}
 	within(t, 10*time.Second, "the append", func() {
 		var resp raft.AppendEntriesResponse
 		if err := leader.AppendEntries("2", "2", oldEntries(0, 1, 10<<10), &resp); err != nil || !resp.Success {
@@ -286,6 +289,12 @@ func TestThrottleCountsBytes(t *testing.T) {
 	if want := 10 * time.Second; now > want || now < want-time.Second {
 		t.Errorf("100 MiB took %s of virtual time, want about %s", now, want)
 	}
+	changed := throttle{rate: rate}
+	changed.reserve(0, 10*rate)
+	changed.setRate(5*time.Second, 5*rate)
+	if d := changed.reserve(5*time.Second, 1); d != time.Second {
+		t.Errorf("half of what was reserved passes in %s at five times the rate", d)
+	}
 	free := throttle{}
 	if d := free.reserve(0, 1<<40); d != 0 {
 		t.Errorf("no limit, but %s to wait", d)
@@ -293,12 +302,12 @@ func TestThrottleCountsBytes(t *testing.T) {
 }
 
 // The slow lane is raised above its limit where a busy group would outrun it, and lowered again.
-func TestCatchUpRateFollowsLiveAppends(t *testing.T) {
+func TestCatchUpRateFollowsGrowth(t *testing.T) {
 	tr := &Transport{cfg: Config{CatchUpBytesPerSecond: 1000}, slowLane: throttle{rate: 1000}}
 	for _, step := range []struct {
-		at   time.Duration
-		live uint64
-		want int64
+		at    time.Duration
+		grown uint64
+		want  int64
 	}{
 		{2 * time.Second, 400, 1000},
 		{3 * time.Second, 5000, 10_000},
@@ -306,7 +315,7 @@ func TestCatchUpRateFollowsLiveAppends(t *testing.T) {
 		{5 * time.Second, 100, 50_100},
 		{6 * time.Second, 0, 1000},
 	} {
-		tr.stats.LiveBytes.Add(step.live)
+		tr.committed.Add(step.grown)
 		tr.adaptCatchUp(step.at)
 		if tr.slowLane.rate != step.want {
 			t.Errorf("at %s the rate is %d, want %d", step.at, tr.slowLane.rate, step.want)
@@ -316,5 +325,46 @@ func TestCatchUpRateFollowsLiveAppends(t *testing.T) {
 	none.adaptCatchUp(time.Hour)
 	if none.slowLane.rate != -1 {
 		t.Errorf("no limit became %d", none.slowLane.rate)
+	}
+}
+
+// A group of one, to which appends come all the time, gets a second replica although they are ten times as fast as the slow lane's limit.
+func TestCatchUpArrivesUnderLoad(t *testing.T) {
+	f := newFleet(t)
+	var trs []*Transport
+	for _, id := range []raft.ServerAddress{"1", "2"} {
+		trs = append(trs, f.start(id, func(c *Config) { c.CatchUpBytesPerSecond = 1 << 20 }))
+	}
+	a, b := f.join(trs[0], 1, GroupOptions{}, servers("1")), f.join(trs[1], 1, GroupOptions{}, nil)
+	leaderOf(t, a)
+	for range 160 { // 10 MiB
+		a.raft.Apply(make([]byte, 64<<10), 0)
+	}
+	if err := a.raft.Barrier(0).Error(); err != nil {
+		t.Fatal(err)
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() { // about 10 MiB/s
+		defer close(stopped)
+		tick := time.NewTicker(6 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				a.raft.Apply(make([]byte, 64<<10), 0)
+			case <-stop:
+				return
+			}
+		}
+	}()
+	if err := a.raft.AddNonvoter("2", "2", 0, 0).Error(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the new replica is near", func() bool { return b.raft.LastIndex()+farEntries > a.raft.LastIndex() })
+	eventually(t, "live appends to it", func() bool { return trs[0].Stats().LiveBytes > 1<<20 })
+	close(stop)
+	<-stopped
+	if s := trs[0].Stats(); s.CatchUpBytes < 8<<20 {
+		t.Errorf("%d bytes of catching up", s.CatchUpBytes)
 	}
 }

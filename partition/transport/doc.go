@@ -11,9 +11,10 @@
 //   - data: AppendEntries with entries or a commit index, of all groups, pipelined (those without entries may wait for
 //     HeartbeatWindow, to share a write);
 //   - call: broker-to-broker calls (Handle, Call);
-//   - snapshot: one short-lived connection per InstallSnapshot.
+//   - snapshot: one short-lived connection per InstallSnapshot;
+//   - catch-up: AppendEntries to followers that are far behind, at a bounded rate (see catchup.go).
 //
-// A large append therefore never delays a heartbeat or a vote. README.md beside this file has the wire format.
+// A large append therefore never delays a heartbeat or a vote, nor a replica that is being built a live append. README.md beside this file has the wire format.
 //
 // # Bounds
 //

@@ -53,8 +53,9 @@ type Group struct {
 	current  *served // run's own: the head of inflight
 	preVote  atomic.Pointer[func(*raft.RequestPreVoteRequest) (granted, answered bool)]
 
-	farMu sync.Mutex             // innermost
-	far   map[raft.ServerID]bool // followers that were far behind when last sent something
+	commit atomic.Uint64          // the highest commit index that raft has sent
+	farMu  sync.Mutex             // innermost
+	far    map[raft.ServerID]bool // followers that were far behind when last sent something
 
 	mu     sync.Mutex // orders consumer and inflight alike; guards isClosed
 	closed chan struct{}
@@ -156,6 +157,7 @@ func (g *Group) AppendEntries(id raft.ServerID, target raft.ServerAddress, args 
 		}
 		return nil
 	}
+	g.grew(args)
 	send := g.appendOnce
 	if behind(args, 1) {
 		send = g.catchUp

@@ -64,6 +64,7 @@ type part struct {
 // AppendEntries implements raft.AppendPipeline. It waits while the window is full. args is not changed; when it is larger
 // than MaxAppendBytes it travels in parts. It must not be called by two goroutines at a time; raft does not.
 func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	p.g.grew(args)
 	if behind(args, pipelineSlack) {
 		p.g.note(p.server, true)
 		return nil, p.failure(errFar)

@@ -28,8 +28,12 @@ func (l *throttle) reserve(now time.Duration, n int64) time.Duration {
 	return max(0, start-now)
 }
 
-func (l *throttle) setRate(rate int64) {
+// setRate changes the rate, also for what is reserved and has not passed; those who wait for that already wait as long as they were told.
+func (l *throttle) setRate(now time.Duration, rate int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.free > now && l.rate > 0 && rate > 0 {
+		l.free = now + time.Duration(float64(l.free-now)*float64(l.rate)/float64(rate))
+	}
 	l.rate = rate
 }

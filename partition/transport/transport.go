@@ -44,7 +44,7 @@ type Config struct {
 	MaxCalls         int   // calls being handled at a time: 256
 
 	// CatchUpBytesPerSecond bounds what is sent to followers that are far behind, over all groups and peers: 32 MiB; negative: no bound. It is
-	// raised to twice the rate of live appends when that is more; see catchup.go.
+	// raised to twice the rate at which the groups led here grow when that is more; see catchup.go.
 	CatchUpBytesPerSecond int64
 
 	HeartbeatWindow time.Duration // heartbeats and their replies gather for this long: 40 ms
@@ -130,14 +130,15 @@ type counters struct {
 //
 // Lock order: peer.mu, then mu; conn.mu and window.mu are innermost.
 type Transport struct {
-	cfg      Config
-	log      hclog.Logger
-	start    time.Time
-	stats    counters
-	queued   window   // received requests that raft has not answered
-	slowLane throttle // of catch-up traffic
-	slots    chan struct{}
-	calls    chan struct{}
+	cfg       Config
+	log       hclog.Logger
+	start     time.Time
+	stats     counters
+	queued    window        // received requests that raft has not answered
+	slowLane  throttle      // of catch-up traffic
+	committed atomic.Uint64 // bytes that the groups led here have committed, about
+	slots     chan struct{}
+	calls     chan struct{}
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc

@@ -166,8 +166,12 @@ func (e *env) readPartition(ctx context.Context, tp client.TopicPartition, end i
 	if err := k.Assign(client.Assignment{Topic: tp.Topic, Partition: tp.Partition, Start: client.Earliest()}); err != nil {
 		return err
 	}
-	final := history.Final{Partition: partitionOf(tp)}
-	for next := int64(0); next < end; {
+	at := e.client.Admin().ListOffsets(ctx, map[client.TopicPartition]client.Position{tp: client.Earliest()})[tp]
+	if at.Err != nil {
+		return at.Err
+	}
+	final := history.Final{Partition: partitionOf(tp), LogStart: at.Offset}
+	for next := at.Offset; next < end; {
 		records, err := k.Poll(ctx)
 		if err != nil {
 			return err

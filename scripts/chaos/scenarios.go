@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/client"
+	"github.com/flotilla-log/flotilla/scripts/chaos/history"
 )
 
 // scenario is one way to break a cluster.
@@ -36,6 +37,7 @@ var scenarios = []scenario{
 	{name: "kill-all", what: "SIGKILL of all brokers at once, restarted", run: rounds(killAll)},
 	{name: "kill-all-often", what: "SIGKILL of all brokers again while they start", run: rounds(killAllOften)},
 	{name: "lose-a-disk", what: "SIGKILL, the data directory removed, restarted under the same ID", run: rounds(loseDisk)},
+	{name: "trim-while-away", what: "records deleted while a broker is down, so that it needs a checkpoint from others when it returns", run: rounds(trimAwhile)},
 	{name: "flip-segment", what: "bytes of a stored segment changed while a broker is down", flags: scrubFlags, run: rounds(corrupt("*.log", flip))},
 	{name: "flip-checkpoint", what: "bytes of a checkpoint changed while a broker is down", flags: scrubFlags, run: rounds(corrupt("*.ckpt", flip))},
 	{name: "flip-index", what: "bytes of an index changed while a broker is down", flags: scrubFlags, run: rounds(corrupt("*.idx", flip))},
@@ -185,6 +187,46 @@ func loseDisk(ctx context.Context, e *env) error {
 		return e.healthy(ctx)
 	})
 	return errors.Join(err, pause(ctx, time.Second))
+}
+
+// trimAwhile keeps a broker down for as long as it takes that the log of every partition begins after the end of what it has.
+func trimAwhile(ctx context.Context, e *env) error {
+	i := e.victim(ctx)
+	err := e.fault(ctx, "away", i, func() error {
+		ends, err := (&workload{client: e.client}).ends(ctx)
+		if err != nil {
+			return err
+		}
+		e.cluster.Kill(i)
+		err = e.trimBeyond(ctx, ends)
+		if err = errors.Join(err, e.start(ctx, i)); err != nil {
+			return err
+		}
+		return e.healthy(ctx)
+	})
+	return errors.Join(err, pause(ctx, 2*time.Second))
+}
+
+// trimBeyond deletes records that the group has read, until all before these ends are deleted and two segments more.
+func (e *env) trimBeyond(ctx context.Context, ends map[history.Partition]int64) error {
+	const segments = 2 * 65536 / 100 // records, roughly
+	ctx, cancel := context.WithTimeout(ctx, healthWithin)
+	defer cancel()
+	for _, tp := range allPartitions()[:eventsPartitions] {
+		goal := ends[partitionOf(tp)] + segments
+		for {
+			committed, err := e.client.Admin().FetchOffsets(ctx, groupName, tp)
+			if err == nil && committed[tp].Offset > goal+500 {
+				if _, err = e.client.Admin().DeleteRecords(ctx, tp, goal); err == nil {
+					break
+				}
+			}
+			if pause(ctx, 100*time.Millisecond) != nil {
+				return fmt.Errorf("deleting records of %s before %d within %s: committed is %d, %v", tp, goal, healthWithin, committed[tp].Offset, err)
+			}
+		}
+	}
+	return nil
 }
 
 // decommission changes who is in the cluster while it works.

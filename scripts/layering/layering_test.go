@@ -51,6 +51,8 @@ var rules = []rule{
 	{of: "client/...", may: []string{"client/...", "proto/..."}},
 
 	{of: "cmd/...", may: []string{"cmd/...", "broker/...", "client/...", "raftlog/...", "proto/..."}},
+	// Chaos runs read and damage the files of stopped brokers.
+	{of: "scripts/chaos/...", may: []string{"scripts/...", "client/...", "raftlog/...", "proto/..."}},
 	{of: "scripts/...", may: []string{"scripts/...", "client/...", "proto/..."}},
 }
 

@@ -27,9 +27,10 @@ type Cluster struct {
 	faults     []Fault
 	groups     map[string]*group
 	committed  map[string]map[tp]*pb.OffsetCommit
-	coordinate int           // broker that coordinates all groups
-	cutFetch   chan struct{} // closed to break all Fetch streams
-	corrupt    int           // batches still to be damaged
+	coordinate int            // broker that coordinates all groups
+	cutFetch   chan struct{}  // closed to break all Fetch streams
+	mute       map[int32]bool // brokers whose Fetch streams bring nothing
+	corrupt    int            // batches still to be damaged
 	sent       int64
 	heartbeats int
 	fetches    atomic.Int32
@@ -72,7 +73,7 @@ type appended struct {
 // Start runs a cluster of n brokers until the test ends.
 func Start(t testing.TB, n int) *Cluster {
 	c := &Cluster{
-		topics: make(map[string]*topic), changed: make(chan struct{}), groups: make(map[string]*group), version: 1, cutFetch: make(chan struct{}),
+		topics: make(map[string]*topic), changed: make(chan struct{}), groups: make(map[string]*group), version: 1, cutFetch: make(chan struct{}), mute: make(map[int32]bool),
 		committed: make(map[string]map[tp]*pb.OffsetCommit),
 	}
 	for i := range n {

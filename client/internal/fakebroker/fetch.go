@@ -83,6 +83,9 @@ func (f *fetcher) read(b *Broker) *pb.FetchResponse {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m := &pb.FetchResponse{}
+	if b.c.mute[b.id] {
+		return nil
+	}
 	for at, p := range f.parts {
 		if f.credit <= 0 {
 			break
@@ -145,6 +148,13 @@ func (b *Broker) readPartition(q *pb.FetchPartition) *pb.FetchPartitionData {
 	}
 	d.HighWatermark, d.LogStartOffset = int64(p.next), int64(p.start)
 	return d
+}
+
+// MuteFetches lets a broker's Fetch streams bring nothing any more, as if it were frozen.
+func (c *Cluster) MuteFetches(broker int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mute[broker] = true
 }
 
 // CutFetches breaks all Fetch streams.
