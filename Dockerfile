@@ -27,7 +27,7 @@ USER 65532:65532
 ENV FLOTILLA_BROKER_DATA_DIR=/var/lib/flotilla
 VOLUME ["/var/lib/flotilla"]
 # gRPC for clients; other brokers; gossip over TCP and UDP.
-EXPOSE 7070 7071 7072 7072/udp
+EXPOSE 7070 7071 7072 7072/udp 9092
 # A broker gets ten seconds to hand its leaderships over before Docker kills it; 20 s is the program's own bound.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 CMD ["/flotilla", "health", "--timeout", "2s"]

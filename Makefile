@@ -15,7 +15,7 @@ TIME      ?= 20s
 PKGS      ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help check-go build install demo chaos test race fmt vet lint proto proto-check ci clean
+.PHONY: help check-go build install demo chaos test race conformance fmt vet lint proto proto-check ci clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test: check-go ## Run all tests
 
 race: check-go ## Run all tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout $(RACE_TIMEOUT) $(PKGS)
+
+conformance: check-go ## Drive a cluster with Kafka clients: Go's, and those of other languages that are installed
+	cd broker/kafka/conformance && $(GO) test -count=1 -timeout $(TEST_TIMEOUT) -v .
 
 fmt: check-go ## Format all Go files
 	gofmt -w $$(git ls-files -co --exclude-standard '*.go' | grep -v '\.pb\.go$$')

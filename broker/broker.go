@@ -24,6 +24,7 @@ import (
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/controller"
 	"github.com/flotilla-log/flotilla/broker/grpcapi"
+	"github.com/flotilla-log/flotilla/broker/kafka"
 	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/membership"
 	"github.com/flotilla-log/flotilla/partition/stable"
@@ -44,8 +45,10 @@ type Broker struct {
 
 	grpcLn     net.Listener
 	peerLn     net.Listener
-	grpcAddr   string // as advertised
+	kafkaLn    net.Listener // nil: no Kafka listener
+	grpcAddr   string       // as advertised
 	peerAddr   string
+	kafkaAddr  string
 	identity   *metadata.Identity
 	stable     *stable.Store
 	transport  *transport.Transport
@@ -56,6 +59,7 @@ type Broker struct {
 	members    atomic.Pointer[membership.Membership]
 	controller atomic.Pointer[controller.Controller]
 	server     *grpcapi.Server
+	kafka      *kafka.Server // nil: no Kafka listener
 
 	// closers end the parts that are up, in reverse order of their start.
 	closers []func()
@@ -64,6 +68,8 @@ type Broker struct {
 	bootstrap *notifier // the candidates for a new cluster changed
 	syncs     singleflight.Group
 	producers producerIDs
+	// topicNames maps topic IDs to the names that they had when last looked up.
+	topicNames sync.Map
 
 	up       atomic.Bool // all parts are there
 	stopping atomic.Bool
@@ -114,6 +120,9 @@ func (b *Broker) GRPCAddr() string { return b.grpcAddr }
 
 // PeerAddr is the address that other brokers use.
 func (b *Broker) PeerAddr() string { return b.peerAddr }
+
+// KafkaAddr is the address that Kafka clients use; empty without a Kafka listener.
+func (b *Broker) KafkaAddr() string { return b.kafkaAddr }
 
 // GossipAddr is the address to put in another broker's Join.
 func (b *Broker) GossipAddr() string {

@@ -20,7 +20,7 @@ func (b *Broker) Metadata(topics []string) api.Metadata {
 	m := api.Metadata{ClusterID: s.ClusterID, Controller: b.node.Leader(), Version: s.Version}
 	for _, r := range s.SortedBrokers() {
 		if r.AwaySinceMs == 0 && r.GRPCAddr != "" {
-			m.Brokers = append(m.Brokers, api.Endpoint{ID: r.ID, Host: r.GRPCAddr})
+			m.Brokers = append(m.Brokers, registered(r))
 		}
 	}
 	if topics == nil {
@@ -49,6 +49,24 @@ func topicMetadata(t *metadata.Topic) api.TopicMetadata {
 		}
 	}
 	return m
+}
+
+// TopicName implements api.Cluster. What was found once is looked up at once from then on, as long as it is still true.
+func (b *Broker) TopicName(id [16]byte) (string, bool) {
+	s := b.node.State()
+	if name, ok := b.topicNames.Load(id); ok {
+		if t := s.Topics[name.(string)]; t != nil && t.ID == id {
+			return t.Name, true
+		}
+		b.topicNames.Delete(id)
+	}
+	for _, t := range s.Topics {
+		if t.ID == id {
+			b.topicNames.Store(id, t.Name)
+			return t.Name, true
+		}
+	}
+	return "", false
 }
 
 // MetadataChanged implements api.Cluster.

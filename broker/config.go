@@ -19,6 +19,7 @@ const (
 	DefaultGRPCPort   = 7070
 	DefaultPeerPort   = 7071
 	DefaultGossipPort = 7072
+	DefaultKafkaPort  = 9092 // of the Kafka listener, where there is one
 )
 
 // Config is everything a broker can be told. Start from DefaultConfig; fields that are zero get the default where zero makes
@@ -31,17 +32,20 @@ type Config struct {
 
 	// GRPCAddr is where clients connect (host:port; an empty host or 0.0.0.0 listens everywhere; port 0 picks a free one).
 	GRPCAddr string
+	// KafkaAddr is where Kafka clients connect. Empty: they cannot.
+	KafkaAddr string
 	// PeerAddr is where other brokers connect: replication, votes, calls.
 	PeerAddr string
 	// GossipAddr is used over both TCP and UDP for membership.
 	GossipAddr string
 	// The Advertise addresses are what is told to others, host:port or just host; empty: the address listened on. They are needed where
-	// that address is not reachable from outside (0.0.0.0, NAT, containers). AdvertiseHost is the host of all three where they
+	// that address is not reachable from outside (0.0.0.0, NAT, containers). AdvertiseHost is the host of all of them where they
 	// are not set one by one.
 	AdvertiseHost       string
 	AdvertiseGRPCAddr   string
 	AdvertisePeerAddr   string
 	AdvertiseGossipAddr string
+	AdvertiseKafkaAddr  string
 
 	// Join lists gossip addresses of brokers of the cluster; one that answers is enough.
 	Join []string
@@ -58,6 +62,8 @@ type Config struct {
 	// 3 and the number of brokers.
 	DefaultPartitions        int32
 	DefaultReplicationFactor int16
+	// AutoCreateTopics lets Kafka clients create a topic by asking for its metadata, as auto.create.topics.enable does. DefaultConfig sets it.
+	AutoCreateTopics bool
 	// OffsetsPartitions and OffsetsReplicationFactor shape the internal topic of consumer groups when it is created. Default 16, and the smaller
 	// of 3 and the number of brokers.
 	OffsetsPartitions        int32
@@ -138,7 +144,9 @@ type Seams struct {
 
 // DefaultConfig returns the defaults. ID and DataDir are left to be set.
 func DefaultConfig() Config {
-	c := Config{ID: api.NoBroker, AutoBalanceLeaders: true}
+	c := Config{
+		ID: api.NoBroker, AutoBalanceLeaders: true, AutoCreateTopics: true, KafkaAddr: net.JoinHostPort("", strconv.Itoa(DefaultKafkaPort)),
+	}
 	c.setDefaults()
 	return c
 }
@@ -207,6 +215,7 @@ func (c *Config) Validate() error {
 	} {
 		add(validHostPort(a.addr), "the %s address %q is not host:port", a.name, a.addr)
 	}
+	add(c.KafkaAddr == "" || validHostPort(c.KafkaAddr), "the Kafka address %q is not host:port", c.KafkaAddr)
 	for _, a := range c.Join {
 		add(validHostPort(a), "the address to join %q is not host:port (the gossip port, by default %d)", a, DefaultGossipPort)
 	}

@@ -63,7 +63,7 @@ func (b *Broker) apiError(err error, tp *api.TopicPartition) error {
 	var bounds *partition.RangeError
 	switch {
 	case errors.As(err, &notLeader):
-		out.Leader = b.endpointAt(notLeader.Leader)
+		out.Leader, out.LeaderEpoch = b.endpointAt(notLeader.Leader), int32(notLeader.Term)
 	case errors.As(err, &expected):
 		// The next offset is what a conditional producer wants to know; it counts batches in flight.
 		out.LogStart, out.HighWatermark = expected.LogStart, expected.Next

@@ -90,6 +90,8 @@ func (b *Broker) readPartition(p api.FetchPartition, left int, first bool) (api.
 	}
 	if limit <= 0 && !first {
 		out.LogStart, out.HighWatermark = r.Bounds()
+		_, term := r.Leader()
+		out.LeaderEpoch = int32(term)
 		return out, 0
 	}
 	res, err := r.Read(p.Offset, max(limit, 1))

@@ -238,6 +238,19 @@ func (b *Broker) ResetOffsets(ctx context.Context, req api.ResetOffsetsRequest) 
 	return resets, err
 }
 
+// DeleteOffsets implements api.GroupAdmin. That the group has no members is checked where it is applied; that it exists, only before.
+func (b *Broker) DeleteOffsets(ctx context.Context, groupID string, tps []api.TopicPartition) error {
+	if _, err := b.askCoordinator(ctx, groupRequest{Op: opDescribe, Group: groupID}); err != nil {
+		return err
+	}
+	set := groupRequest{Op: opSet, Group: groupID}
+	for _, tp := range tps {
+		set.Offsets = append(set.Offsets, api.OffsetCommit{TopicPartition: tp, Offset: -1, LeaderEpoch: -1})
+	}
+	_, err := b.askCoordinator(ctx, set)
+	return err
+}
+
 // committedOffsets are the group's, refusing a group with members; a group that does not exist has none.
 func (b *Broker) committedOffsets(ctx context.Context, groupID string) (map[api.TopicPartition]record.Offset, error) {
 	out := map[api.TopicPartition]record.Offset{}

@@ -142,7 +142,7 @@ func (b *Broker) FindCoordinator(ctx context.Context, groupID string) (api.Endpo
 	}
 	_, err = b.lead(ctx, tp)
 	if err == nil {
-		return api.Endpoint{ID: b.cfg.ID, Host: b.grpcAddr}, nil
+		return b.self(), nil
 	}
 	if e, ok := err.(*api.Error); ok && e.Code == api.CodeNotLeader && e.Leader != nil {
 		return *e.Leader, nil

@@ -300,7 +300,7 @@ func (h *hosted) newCoordinator() (*group.Coordinator, *group.Machine, error) {
 	b := h.m.b
 	machine := group.NewMachine(b.log.Named("groups"))
 	c, err := group.NewCoordinator(group.Config{
-		Name: h.name, Self: api.Endpoint{ID: b.cfg.ID, Host: b.grpcAddr}, Machine: machine,
+		Name: h.name, Self: b.self(), Machine: machine,
 		Propose: h.propose, Term: h.leadingTerm, Partitions: b.partitionsOf, Logger: b.log.Named("groups"),
 	})
 	if err != nil {

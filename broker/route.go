@@ -117,14 +117,36 @@ func (b *Broker) leaderElsewhere(tp api.TopicPartition, leader api.BrokerID) err
 		return &api.Error{Code: api.CodeLeaderNotAvailable, TP: &tp,
 			Message: fmt.Sprintf("%s/%d has no leader at the moment: try again shortly", tp.Topic, tp.Partition)}
 	}
-	return &api.Error{Code: api.CodeNotLeader, TP: &tp, Leader: b.endpoint(leader),
+	return &api.Error{Code: api.CodeNotLeader, TP: &tp, Leader: b.endpoint(leader), LeaderEpoch: b.epochOf(tp, leader),
 		Message: fmt.Sprintf("broker %d does not lead %s/%d; broker %d does", b.cfg.ID, tp.Topic, tp.Partition, leader)}
+}
+
+// epochOf is the epoch in which a broker leads a partition, as far as it is known here; else 0.
+func (b *Broker) epochOf(tp api.TopicPartition, leader api.BrokerID) int32 {
+	p := b.node.State().Find(tp)
+	if p == nil {
+		return 0
+	}
+	if h := b.replicas.get(p); h != nil {
+		if r := h.open(); r != nil {
+			if addr, term := r.Leader(); addr == metadata.ServerAddress(leader) {
+				return int32(term)
+			}
+		}
+	}
+	if p.Leader == leader {
+		return p.LeaderEpoch
+	}
+	return 0
 }
 
 func unknownPartition(tp api.TopicPartition) error {
 	return &api.Error{Code: api.CodeUnknownTopicOrPartition, TP: &tp,
 		Message: fmt.Sprintf("there is no partition %d of a topic %q", tp.Partition, tp.Topic)}
 }
+
+// SyncMetadata implements api.Cluster.
+func (b *Broker) SyncMetadata(ctx context.Context) { b.syncMetadata(ctx) }
 
 // syncMetadata brings this broker's metadata up to date, once for all requests that wait for it at the same time.
 func (b *Broker) syncMetadata(ctx context.Context) {
@@ -142,10 +164,21 @@ func (b *Broker) syncMetadata(ctx context.Context) {
 // endpoint is where clients reach a broker; nil if it is not known.
 func (b *Broker) endpoint(id api.BrokerID) *api.Endpoint {
 	if id == b.cfg.ID {
-		return &api.Endpoint{ID: id, Host: b.grpcAddr}
+		e := b.self()
+		return &e
 	}
 	if r := b.node.State().Brokers[id]; r != nil && r.GRPCAddr != "" {
-		return &api.Endpoint{ID: id, Host: r.GRPCAddr}
+		e := registered(r)
+		return &e
 	}
 	return nil
+}
+
+// self is where clients reach this broker.
+func (b *Broker) self() api.Endpoint {
+	return api.Endpoint{ID: b.cfg.ID, Host: b.grpcAddr, Kafka: b.kafkaAddr, Rack: b.cfg.Rack}
+}
+
+func registered(r *metadata.Broker) api.Endpoint {
+	return api.Endpoint{ID: r.ID, Host: r.GRPCAddr, Kafka: r.KafkaAddr, Rack: r.Rack}
 }

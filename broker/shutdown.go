@@ -20,7 +20,7 @@ const transfersAtOnce = 16
 //  1. Health says NOT_SERVING, so that load balancers turn away.
 //  2. Leaderships are handed over while this broker still answers: appends in flight finish, later ones hear who leads now.
 //  3. Gossip is left, so that nobody takes the silence to come for a failure.
-//  4. The front end closes: from here on nobody calls into the parts below.
+//  4. The front ends close: from here on nobody calls into the parts below.
 //  5. Controller, gossip, replicas (with a checkpoint each, so that the next start replays nothing), metadata, transport, vote store, lock: each
 //     before those it calls.
 func (b *Broker) Shutdown(ctx context.Context) error {
@@ -47,11 +47,21 @@ func (b *Broker) shutdown(ctx context.Context) error {
 	b.handOver(ctx)
 	b.route.notify()
 	grace, cancel := context.WithTimeout(ctx, 2*time.Second)
-	b.server.Stop(grace)
+	b.stopFronts(grace)
 	cancel()
 	b.stopAll()
 	b.log.Info("stopped")
 	return nil
+}
+
+// stopFronts ends all front ends at the same time.
+func (b *Broker) stopFronts(ctx context.Context) {
+	var g errgroup.Group
+	if b.kafka != nil {
+		g.Go(func() error { b.kafka.Stop(ctx); return nil })
+	}
+	b.server.Stop(ctx)
+	_ = g.Wait()
 }
 
 // handOver gives all leaderships away, several at a time, and again those that come back meanwhile: another broker may just have begun to
@@ -122,7 +132,7 @@ func (b *Broker) Kill() {
 		if b.server != nil {
 			now, cancel := context.WithCancel(context.Background())
 			cancel()
-			b.server.Stop(now)
+			b.stopFronts(now)
 		}
 		b.stopAll()
 	})

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/controller"
 	"github.com/flotilla-log/flotilla/broker/grpcapi"
+	"github.com/flotilla-log/flotilla/broker/kafka"
 	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/membership"
 	"github.com/flotilla-log/flotilla/partition/stable"
@@ -72,6 +74,13 @@ func (b *Broker) listen(context.Context) error {
 		return fmt.Errorf("listening for brokers: %w", err)
 	}
 	b.closers = append(b.closers, func() { _ = b.peerLn.Close() })
+	if b.cfg.KafkaAddr != "" {
+		if b.kafkaLn, err = net.Listen("tcp", b.cfg.KafkaAddr); err != nil {
+			return fmt.Errorf("for Kafka clients: %w", err)
+		}
+		b.closers = append(b.closers, func() { _ = b.kafkaLn.Close() })
+		b.kafkaAddr = advertised(b.cfg.AdvertiseKafkaAddr, b.cfg.AdvertiseHost, b.kafkaLn.Addr())
+	}
 	b.grpcAddr = advertised(b.cfg.AdvertiseGRPCAddr, b.cfg.AdvertiseHost, b.grpcLn.Addr())
 	b.peerAddr = advertised(b.cfg.AdvertisePeerAddr, b.cfg.AdvertiseHost, b.peerLn.Addr())
 	return nil
@@ -217,7 +226,41 @@ func (b *Broker) serve(context.Context) error {
 			b.fail(fmt.Errorf("serving clients: %w", err))
 		}
 	})
+	return b.serveKafka()
+}
+
+func (b *Broker) serveKafka() error {
+	if b.kafkaLn == nil {
+		return nil
+	}
+	b.kafka = kafka.New(b, kafka.Options{
+		Self: b.cfg.ID, MaxMessageBytes: b.cfg.Memory.MaxMessageBytes, MaxFetchBytes: b.cfg.Memory.FetchBytes,
+		AppendTimeout: b.cfg.Timing.AppendTimeout, AutoCreateTopics: b.cfg.AutoCreateTopics, Configs: b.kafkaConfigs(),
+		Logger: b.log.Named("kafka"),
+	})
+	b.wg.Go(func() {
+		if err := b.kafka.Serve(b.kafkaLn); err != nil {
+			b.fail(fmt.Errorf("serving Kafka clients: %w", err))
+		}
+	})
 	return nil
+}
+
+// kafkaConfigs is what DescribeConfigs tells of this broker, under Kafka's names.
+func (b *Broker) kafkaConfigs() []kafka.Config {
+	number := func(n int) string { return strconv.Itoa(n) }
+	return []kafka.Config{
+		{Name: "advertised.listeners", Value: "PLAINTEXT://" + b.kafkaAddr, Documentation: "Where Kafka clients are told to connect."},
+		{Name: "auto.create.topics.enable", Value: strconv.FormatBool(b.cfg.AutoCreateTopics), Documentation: "Whether asking for a topic creates it."},
+		{Name: "broker.id", Value: number(int(b.cfg.ID)), Documentation: "The broker's number."},
+		{Name: "broker.rack", Value: b.cfg.Rack, Documentation: "The failure domain that replicas are spread over."},
+		{Name: "default.replication.factor", Value: number(int(b.defaultRF(b.cfg.DefaultReplicationFactor))), Documentation: "Of topics created without saying."},
+		{Name: "log.dirs", Value: b.cfg.DataDir, Documentation: "Where the broker keeps its data."},
+		{Name: "message.max.bytes", Value: number(b.cfg.Memory.MaxMessageBytes), Documentation: "The most that a topic's max.message.bytes may be."},
+		{Name: "node.id", Value: number(int(b.cfg.ID)), Documentation: "The broker's number."},
+		{Name: "num.partitions", Value: number(int(b.cfg.DefaultPartitions)), Documentation: "Of topics created without saying."},
+		{Name: "offsets.topic.num.partitions", Value: number(int(b.cfg.OffsetsPartitions)), Documentation: "Of the internal topic of consumer groups."},
+	}
 }
 
 // becomeReady waits until the broker is of use: it knows the cluster's metadata as of now, is registered in it, and its replicas are
@@ -229,7 +272,7 @@ func (b *Broker) becomeReady() {
 		}
 	}
 	b.server.SetServing(true)
-	b.log.Info("ready", "cluster", b.identity.ClusterID(), "grpc", b.grpcAddr)
+	b.log.Info("ready", "cluster", b.identity.ClusterID(), "grpc", b.grpcAddr, "kafka", b.kafkaAddr)
 	close(b.ready)
 }
 

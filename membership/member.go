@@ -11,9 +11,11 @@ type Meta struct {
 	ClusterID string
 	// GRPCAddr and PeerAddr are host:port as others should use them.
 	GRPCAddr, PeerAddr string
-	Rack               string
-	Version            string
-	Bootstrap          Bootstrap
+	// KafkaAddr is the same of the Kafka listener; empty for a broker without one.
+	KafkaAddr string
+	Rack      string
+	Version   string
+	Bootstrap Bootstrap
 }
 
 // Bootstrap is a broker's part in forming a new cluster.

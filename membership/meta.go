@@ -24,6 +24,7 @@ const (
 	tagExpect
 	tagSet // uvarints one after the other
 	tagLeaving
+	tagKafkaAddr
 )
 
 // maxSet bounds the bootstrap set that is accepted from others.
@@ -44,7 +45,7 @@ func (m *wireMeta) encode() ([]byte, error) {
 		s   string
 	}{
 		{tagIncarnation, m.Incarnation}, {tagClusterID, m.ClusterID}, {tagGRPCAddr, m.GRPCAddr},
-		{tagPeerAddr, m.PeerAddr}, {tagRack, m.Rack}, {tagVersion, m.Version},
+		{tagPeerAddr, m.PeerAddr}, {tagRack, m.Rack}, {tagVersion, m.Version}, {tagKafkaAddr, m.KafkaAddr},
 	} {
 		b = appendField(b, f.tag, []byte(f.s))
 	}
@@ -113,6 +114,8 @@ func (m *wireMeta) set(tag byte, value []byte) (err error) {
 		m.GRPCAddr = string(value)
 	case tagPeerAddr:
 		m.PeerAddr = string(value)
+	case tagKafkaAddr:
+		m.KafkaAddr = string(value)
 	case tagRack:
 		m.Rack = string(value)
 	case tagVersion:

@@ -26,8 +26,10 @@ type TopicPartition struct {
 
 // Endpoint is where clients reach a broker.
 type Endpoint struct {
-	ID   BrokerID
-	Host string // host:port of the gRPC listener
+	ID    BrokerID
+	Host  string // host:port of the gRPC listener
+	Kafka string // host:port of the Kafka listener; empty: it has none
+	Rack  string
 }
 
 // Broker is everything. Front ends should ask for less.
@@ -199,6 +201,10 @@ type Cluster interface {
 	Metadata(topics []string) Metadata
 	// MetadataChanged returns a channel that is closed at the next change of what Metadata returns.
 	MetadataChanged() <-chan struct{}
+	// SyncMetadata brings what Metadata returns up to date with the cluster as of now, or gives up after a second.
+	SyncMetadata(ctx context.Context)
+	// TopicName finds the topic that has the ID now.
+	TopicName(id [16]byte) (name string, ok bool)
 	Status(ctx context.Context) (ClusterStatus, error)
 	Decommission(ctx context.Context, id BrokerID) (replicasToMove int, err error)
 	Recommission(ctx context.Context, id BrokerID) error

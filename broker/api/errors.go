@@ -74,6 +74,8 @@ type Error struct {
 	Message string
 	// Leader is where to go instead (CodeNotLeader, CodeNotCoordinator), if known.
 	Leader *Endpoint
+	// LeaderEpoch is the leader's, with CodeNotLeader; 0 if it is not known.
+	LeaderEpoch int32
 	// TP is the partition concerned, if any.
 	TP *TopicPartition
 	// LogStart and HighWatermark are the bounds with CodeOffsetOutOfRange and CodeExpectedOffsetMismatch.

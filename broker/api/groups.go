@@ -124,6 +124,8 @@ type GroupAdmin interface {
 	DescribeGroup(ctx context.Context, group string) (GroupDescription, error)
 	DeleteGroup(ctx context.Context, group string) error
 	ResetOffsets(ctx context.Context, req ResetOffsetsRequest) ([]OffsetReset, error)
+	// DeleteOffsets forgets committed offsets of a group without members, all or none. CodeUnknownGroup, CodeGroupNotEmpty.
+	DeleteOffsets(ctx context.Context, group string, tps []TopicPartition) error
 }
 
 // GroupSummary is a line of the list of groups. State has Kafka's names.

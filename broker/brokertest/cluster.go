@@ -87,6 +87,7 @@ func (c *Cluster) node(id api.BrokerID, expect int) *Node {
 	n.cfg = broker.DefaultConfig()
 	n.cfg.ID, n.cfg.DataDir, n.cfg.BootstrapExpect, n.cfg.Version = id, n.Dir, expect, "test"
 	n.cfg.GRPCAddr, n.cfg.PeerAddr, n.cfg.GossipAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	n.cfg.KafkaAddr = "127.0.0.1:0"
 	n.cfg.OffsetsPartitions = 3
 	n.cfg.DiskReserve = -1
 	n.cfg.Timing = broker.Timing{
@@ -149,7 +150,7 @@ func (c *Cluster) tryLaunch(n *Node) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n.cfg.GRPCAddr, n.cfg.PeerAddr, n.cfg.GossipAddr = b.GRPCAddr(), b.PeerAddr(), b.GossipAddr()
+	n.cfg.GRPCAddr, n.cfg.PeerAddr, n.cfg.GossipAddr, n.cfg.KafkaAddr = b.GRPCAddr(), b.PeerAddr(), b.GossipAddr(), b.KafkaAddr()
 	n.b, n.conn = b, conn
 	return nil
 }

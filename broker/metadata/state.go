@@ -40,6 +40,7 @@ type Broker struct {
 	GRPCAddr    string `json:"grpc_addr"`
 	PeerAddr    string `json:"peer_addr"`
 	GossipAddr  string `json:"gossip_addr"`
+	KafkaAddr   string `json:"kafka_addr,omitempty"`
 	Rack        string `json:"rack,omitempty"`
 	Version     string `json:"version,omitempty"`
 	// Draining: an operator decommissioned the broker.

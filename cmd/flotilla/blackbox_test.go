@@ -100,7 +100,7 @@ func (b *blackBox) brokerArgs(i int) []string {
 	}
 	a := b.addrs[i]
 	return []string{
-		"broker", "--id", strconv.Itoa(i + 1), "--data-dir", b.dataDir(i), "--grpc-addr", a.grpc, "--peer-addr", a.peer, "--gossip-addr", a.gossip,
+		"broker", "--id", strconv.Itoa(i + 1), "--data-dir", b.dataDir(i), "--grpc-addr", a.grpc, "--peer-addr", a.peer, "--gossip-addr", a.gossip, "--kafka-addr", "127.0.0.1:0",
 		"--join", strings.Join(join, ","), "--bootstrap-expect", strconv.Itoa(devBrokers), "--fast-gossip",
 	}
 }
@@ -133,7 +133,7 @@ func (b *blackBox) waitReady(i int) {
 	b.t.Helper()
 	select {
 	case line := <-b.procs[i].ready:
-		if want := "ready grpc=" + b.addrs[i].grpc + "\n"; line != want {
+		if want := "ready grpc=" + b.addrs[i].grpc + " kafka=127.0.0.1:"; !strings.HasPrefix(line, want) {
 			b.t.Fatalf("broker %d printed %q, want %q", i+1, line, want)
 		}
 	case <-b.ctx.Done():

@@ -62,7 +62,7 @@ once a data directory belongs to a cluster, --bootstrap-expect has no effect and
 
 When the broker belongs to its cluster and serves, it prints one line on standard output:
 
-  ready grpc=HOST:PORT
+  ready grpc=HOST:PORT kafka=HOST:PORT
 
 The log goes to standard error. SIGTERM and SIGINT stop it in order: leaderships are handed over first. A second signal
 ends it at once, which loses nothing that was acknowledged.`
@@ -109,10 +109,12 @@ func (o *brokerOptions) register(fs *pflag.FlagSet) {
 	fs.IntVar(&c.BootstrapExpect, "bootstrap-expect", 0, "make a new cluster once this many new brokers have met; 0: only join an existing one")
 	fs.StringVar(&c.Rack, "rack", "", "failure domain that the replicas of a partition are spread over")
 	fs.StringVar(&c.GRPCAddr, "grpc-addr", c.GRPCAddr, "address to listen on for clients")
+	fs.StringVar(&c.KafkaAddr, "kafka-addr", c.KafkaAddr, "address to listen on for Kafka clients; empty: none")
 	fs.StringVar(&c.PeerAddr, "peer-addr", c.PeerAddr, "address to listen on for other brokers")
 	fs.StringVar(&c.GossipAddr, "gossip-addr", c.GossipAddr, "address for membership gossip, TCP and UDP")
 	fs.StringVar(&c.AdvertiseHost, "advertise-host", "", "host that others reach this broker at; needed unless the addresses above name one")
 	fs.StringVar(&c.AdvertiseGRPCAddr, "advertise-grpc-addr", "", "what clients are told, where it differs from --advertise-host and the port")
+	fs.StringVar(&c.AdvertiseKafkaAddr, "advertise-kafka-addr", "", "the same for Kafka clients")
 	fs.StringVar(&c.AdvertisePeerAddr, "advertise-peer-addr", "", "the same for other brokers")
 	fs.StringVar(&c.AdvertiseGossipAddr, "advertise-gossip-addr", "", "the same for gossip")
 	o.registerPolicies(fs)
@@ -125,6 +127,7 @@ func (o *brokerOptions) registerPolicies(fs *pflag.FlagSet) {
 	c := &o.cfg
 	fs.Int32Var(&c.DefaultPartitions, "default-partitions", c.DefaultPartitions, "partitions of topics created without saying")
 	fs.Int16Var(&c.DefaultReplicationFactor, "default-replication-factor", c.DefaultReplicationFactor, "replicas of topics created without saying; 0: 3, or the number of brokers if that is less")
+	fs.BoolVar(&c.AutoCreateTopics, "auto-create-topics", c.AutoCreateTopics, "let Kafka clients create a topic by asking for it")
 	fs.Int32Var(&c.OffsetsPartitions, "offsets-partitions", c.OffsetsPartitions, "partitions of the internal topic of consumer groups, when it is created")
 	fs.Int16Var(&c.OffsetsReplicationFactor, "offsets-replication-factor", c.OffsetsReplicationFactor, "its replicas; 0: 3, or the number of brokers if that is less")
 	fs.DurationVar(&c.ReplaceAfter, "replace-after", c.ReplaceAfter, "rebuild the replicas of a broker that stays away for so long; negative: never")

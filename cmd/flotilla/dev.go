@@ -34,12 +34,12 @@ type devOptions struct {
 const devLong = `Run three brokers in this process, as a cluster to develop against.
 
 The brokers talk over real sockets on the loopback interface and keep their data in --dir: stop it, start it again on the same directory,
-and everything is still there. Broker n (from 0) uses three ports from --port-base + 10n: clients, replication, gossip. With the default
+and everything is still there. Broker n (from 0) uses four ports from --port-base + 10n: clients, replication, gossip, Kafka clients. With the default
 of 7070, 'flotilla' commands find it without further options.
 
 When all three serve it prints one line on standard output, to which later versions may add further names:
 
-  ready grpc=127.0.0.1:7070,127.0.0.1:7080,127.0.0.1:7090
+  ready grpc=127.0.0.1:7070,127.0.0.1:7080,127.0.0.1:7090 kafka=127.0.0.1:7073,127.0.0.1:7083,127.0.0.1:7093
 
 The log goes to standard error.`
 
@@ -62,8 +62,8 @@ func (a *app) devCommand() *cobra.Command {
 	return cmd
 }
 
-// devAddrs are the three listening addresses of one broker.
-type devAddrs struct{ grpc, peer, gossip string }
+// devAddrs are the listening addresses of one broker.
+type devAddrs struct{ grpc, peer, gossip, kafka string }
 
 func (a *app) runDev(ctx context.Context, o devOptions) error {
 	configs, err := a.devConfigs(o)
@@ -105,7 +105,7 @@ func (a *app) devConfigs(o devOptions) ([]broker.Config, error) {
 		cfg := broker.DefaultConfig()
 		cfg.ID = api.BrokerID(i + 1)
 		cfg.DataDir = filepath.Join(o.dir, fmt.Sprintf("broker-%d", cfg.ID))
-		cfg.GRPCAddr, cfg.PeerAddr, cfg.GossipAddr = ad.grpc, ad.peer, ad.gossip
+		cfg.GRPCAddr, cfg.PeerAddr, cfg.GossipAddr, cfg.KafkaAddr = ad.grpc, ad.peer, ad.gossip, ad.kafka
 		cfg.Join, cfg.BootstrapExpect = join, devBrokers
 		cfg.Version = buildVersion().Version
 		cfg.Timing.FastGossip = true
@@ -121,14 +121,14 @@ func devAddresses(base int) ([]devAddrs, error) {
 	if base == 0 {
 		return freeAddresses()
 	}
-	if last := base + devPortStep*(devBrokers-1) + 2; base < 1 || last > 65535 {
+	if last := base + devPortStep*(devBrokers-1) + 3; base < 1 || last > 65535 {
 		return nil, usageErrorf("--port-base %d: the ports %d to %d are needed", base, base, last)
 	}
 	at := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 	var addrs []devAddrs
 	for i := range devBrokers {
 		p := base + devPortStep*i
-		addrs = append(addrs, devAddrs{grpc: at(p), peer: at(p + 1), gossip: at(p + 2)})
+		addrs = append(addrs, devAddrs{grpc: at(p), peer: at(p + 1), gossip: at(p + 2), kafka: at(p + 3)})
 	}
 	return addrs, nil
 }
@@ -152,7 +152,7 @@ func freeAddresses() ([]devAddrs, error) {
 	}
 	addrs := make([]devAddrs, devBrokers)
 	for i := range addrs {
-		for _, p := range []*string{&addrs[i].grpc, &addrs[i].peer, &addrs[i].gossip} {
+		for _, p := range []*string{&addrs[i].grpc, &addrs[i].peer, &addrs[i].gossip, &addrs[i].kafka} {
 			var err error
 			if *p, err = free(); err != nil {
 				return nil, err
@@ -192,18 +192,25 @@ func (a *app) serve(ctx context.Context, brokers []*broker.Broker, orderly time.
 
 // announce prints the ready line once all brokers serve. Being told to stop before is not an error.
 func (a *app) announce(ctx context.Context, brokers []*broker.Broker, failed <-chan error) error {
-	var addrs []string
+	var addrs, kafka []string
 	for _, b := range brokers {
 		select {
 		case <-b.Ready():
 			addrs = append(addrs, b.GRPCAddr())
+			if a := b.KafkaAddr(); a != "" {
+				kafka = append(kafka, a)
+			}
 		case err := <-failed:
 			return err
 		case <-ctx.Done():
 			return nil
 		}
 	}
-	_, err := fmt.Fprintf(a.stdout, "ready grpc=%s\n", strings.Join(addrs, ","))
+	line := "ready grpc=" + strings.Join(addrs, ",")
+	if len(kafka) > 0 {
+		line += " kafka=" + strings.Join(kafka, ",")
+	}
+	_, err := fmt.Fprintln(a.stdout, line)
 	return err
 }
 

@@ -19,7 +19,7 @@ type devRun struct {
 	stder *syncBuffer
 }
 
-var readyLine = regexp.MustCompile(`^ready grpc=(127\.0\.0\.1:[0-9]+(?:,127\.0\.0\.1:[0-9]+){2})\n$`)
+var readyLine = regexp.MustCompile(`^ready grpc=(127\.0\.0\.1:[0-9]+(?:,127\.0\.0\.1:[0-9]+){2}) kafka=127\.0\.0\.1:[0-9]+(?:,127\.0\.0\.1:[0-9]+){2}\n$`)
 
 func startDev(t *testing.T, dir string) *devRun {
 	t.Helper()

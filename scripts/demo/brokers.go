@@ -104,6 +104,7 @@ func (b *brokers) launch(i int) (*process, error) {
 	cmd := exec.Command(b.binary, "broker",
 		"--id", strconv.Itoa(i+1), "--data-dir", filepath.Join(b.dir, fmt.Sprintf("broker-%d", i+1)),
 		"--grpc-addr", loopback(b.ports[i].grpc), "--peer-addr", loopback(b.ports[i].peer), "--gossip-addr", loopback(b.ports[i].gossip),
+		"--kafka-addr", "",
 		"--join", strings.Join(join, ","), "--bootstrap-expect", strconv.Itoa(brokerCount), "--fast-gossip")
 	cmd.Env = withoutSettings(os.Environ())
 	cmd.SysProcAttr = ownGroup()

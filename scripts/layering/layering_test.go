@@ -41,6 +41,7 @@ var rules = []rule{
 	// The broker's interface is plain Go types, and its front ends are adapters on that which never import one another.
 	{of: "broker/api/...", may: []string{"broker/api/...", "proto/record/..."}},
 	{of: "broker/grpcapi/...", may: []string{"broker/grpcapi/...", "broker/api/...", "proto/..."}},
+	{of: "broker/kafka/...", may: []string{"broker/kafka/...", "broker/api/...", "proto/record/..."}},
 	// Consumer groups are a state machine that partition runs without either knowing the other; they share raftlog's index type.
 	{of: "broker/group/...", may: []string{"broker/group/...", "broker/api/...", "raftlog", "proto/record/..."}},
 	{of: "broker/metadata/...", may: []string{"broker/metadata/...", "broker/api/...", "partition/transport/...", "proto/record/...", "membership/..."}},
@@ -50,6 +51,8 @@ var rules = []rule{
 	{of: "client/...", may: []string{"client/...", "proto/..."}},
 
 	{of: "cmd/...", may: []string{"cmd/...", "broker/...", "client/...", "raftlog/...", "proto/..."}},
+	// Chaos runs read and damage the files of stopped brokers.
+	{of: "scripts/chaos/...", may: []string{"scripts/...", "client/...", "raftlog/...", "proto/..."}},
 	{of: "scripts/...", may: []string{"scripts/...", "client/...", "proto/..."}},
 }
 
@@ -83,6 +86,7 @@ func TestRulesCanFail(t *testing.T) {
 		{"client", "broker/api", true},
 		{"client", "proto/flotilla/v1", false},
 		{"broker/grpcapi", "broker", true},
+		{"broker/kafka", "broker/grpcapi", true},
 		{"broker/group", "partition", true},
 		{"partition", "broker/api", true},
 		{"membership", "proto/record", true},

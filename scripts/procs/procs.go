@@ -161,7 +161,7 @@ func (c *Cluster) command(i int) []string {
 	a := c.addrs[i]
 	argv := append([]string{c.cfg.Binary, "broker",
 		"--id", strconv.Itoa(i + 1), "--data-dir", c.Dir(i),
-		"--grpc-addr", a.GRPC, "--peer-addr", a.Peer, "--gossip-addr", a.Gossip,
+		"--grpc-addr", a.GRPC, "--peer-addr", a.Peer, "--gossip-addr", a.Gossip, "--kafka-addr", "",
 		"--join", strings.Join(join, ","), "--bootstrap-expect", strconv.Itoa(c.cfg.Expect)}, c.cfg.Extra...)
 	if c.cfg.Wrap != nil {
 		return c.cfg.Wrap(i, argv)
