@@ -155,12 +155,30 @@ func (n *Node) begin(ctx context.Context, founders []Founder) error {
 	return n.bootstrapRaft(founders)
 }
 
-func (n *Node) bootstrapRaft(founders []Founder) error {
-	var c raft.Configuration
+// firstConfiguration makes the founders voters.
+func firstConfiguration(founders []Founder) (c raft.Configuration) {
 	for _, f := range founders {
 		c.Servers = append(c.Servers, raft.Server{Suffrage: raft.Voter, ID: MemberID(f.Broker, f.Incarnation), Address: ServerAddress(f.Broker)})
 	}
-	err := n.raft.BootstrapCluster(c).Error()
+	return c
+}
+
+// completeBootstrap does, before Raft runs on an empty log, what is left of a bootstrap that was interrupted here. hashicorp/raft stores term 1 and then, as entry 1, the
+// configuration; with the term alone there it refuses to bootstrap ever after. The entry is the same on all founders. A larger term came from a founder that has it,
+// and will send it.
+func (n *Node) completeBootstrap() error {
+	founders := n.cfg.Identity.record().Founders
+	if len(founders) == 0 {
+		return nil
+	}
+	if term, err := n.cfg.Stable.GetUint64([]byte("CurrentTerm")); err != nil || term != 1 {
+		return nil // raft looks at it again, and says what is wrong
+	}
+	return n.logs.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(firstConfiguration(founders))})
+}
+
+func (n *Node) bootstrapRaft(founders []Founder) error {
+	err := n.raft.BootstrapCluster(firstConfiguration(founders)).Error()
 	if errors.Is(err, raft.ErrCantBootstrap) && n.HasCluster() {
 		return nil
 	}

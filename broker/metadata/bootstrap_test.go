@@ -101,6 +101,28 @@ func TestBeginningIsResumed(t *testing.T) {
 	}
 }
 
+// A broker that dies between the two things that Raft stores to begin, the term and the configuration, completes them when it starts again.
+func TestInterruptedBootstrapIsCompleted(t *testing.T) {
+	c := newTestCluster(t, 1)
+	n := c.nodes[1]
+	identity := n.cfg.Identity
+	if err := identity.pledge(Pledge{ClusterID: "abc", Set: []api.BrokerID{1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := identity.setFounders([]Founder{{1, identity.Incarnation()}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.cfg.Stable.SetUint64([]byte("CurrentTerm"), 1); err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	n.start()
+	c.bootstrap()
+	if got := n.cfg.Identity.ClusterID(); got != "abc" {
+		t.Errorf("the cluster is %q", got)
+	}
+}
+
 func TestPledgeRequestsAreChecked(t *testing.T) {
 	c := newTestCluster(t, 1, 2)
 	n := c.nodes[2]

@@ -124,7 +124,7 @@ func (n *Node) open() (err error) {
 	return n.startRaft(snapshots)
 }
 
-// checkFiles refuses to start a member whose files are gone.
+// checkFiles refuses to start a member whose files are gone, and completes a bootstrap that was interrupted.
 func (n *Node) checkFiles(snapshots raft.SnapshotStore) error {
 	last, err := n.logs.LastIndex()
 	if err != nil {
@@ -134,10 +134,13 @@ func (n *Node) checkFiles(snapshots raft.SnapshotStore) error {
 	if err != nil {
 		return err
 	}
-	if last == 0 && len(list) == 0 && n.cfg.Identity.record().Member {
+	if last > 0 || len(list) > 0 {
+		return nil
+	}
+	if n.cfg.Identity.record().Member {
 		return fmt.Errorf("%w: empty the broker's data directory to let it join as a new one", ErrMetadataLost)
 	}
-	return nil
+	return n.completeBootstrap()
 }
 
 func (n *Node) startRaft(snapshots raft.SnapshotStore) error {
