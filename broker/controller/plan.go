@@ -126,6 +126,8 @@ func (p *planner) fault(part *metadata.Partition, r metadata.Replica) (urgency, 
 		return stayedAway, fmt.Sprintf("broker %d is not known", r.Broker), true
 	case p.gone(b):
 		return stayedAway, fmt.Sprintf("broker %d stayed away", b.ID), true
+	case !p.Alive[b.ID] && b.Draining && b.AwaySinceMs != 0: // it is not to come back, so there is nothing to wait for
+		return stayedAway, fmt.Sprintf("broker %d is decommissioned, and away", b.ID), true
 	case !p.Alive[b.ID]:
 		return 0, "", false // wait
 	case part.IsQuarantined(r.ServerID):

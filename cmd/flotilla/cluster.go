@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -84,7 +85,8 @@ func (a *app) decommissionCommand() *cobra.Command {
 		Use:   "decommission BROKER",
 		Short: "Move everything away from a broker, so that it can be stopped for good",
 		Long: `Move all replicas and leaderships away from a broker. The broker keeps running and serving while that goes on; when its state is
-drained, it may be stopped for good. 'recommission' takes it back.
+drained, it may be stopped for good. The replicas of a broker that is down already are rebuilt from the others, at once.
+'recommission' takes it back.
 
 The command returns when the wish is recorded; with --wait, when the broker is drained (--timeout does not bound that).`,
 		Example: "  flotilla cluster decommission 4\n  flotilla cluster decommission 4 --wait",
@@ -136,6 +138,9 @@ func (a *app) waitDrained(ctx context.Context, admin *client.Admin, id int32) er
 		s, err := admin.Status(ctx)
 		if err != nil {
 			return err
+		}
+		if !slices.ContainsFunc(s.Brokers, func(b client.BrokerStatus) bool { return b.ID == id }) {
+			return nil // drained, stopped and forgotten
 		}
 		for _, b := range s.Brokers {
 			if b.ID != id {
