@@ -35,7 +35,7 @@ func (t *table) put(m Member) {
 	defer t.mu.Unlock()
 	old, known := t.members[m.ID]
 	m.Since = old.Since
-	if !known || old.State != m.State {
+	if !known || old.State != m.State || old.Incarnation != m.Incarnation {
 		m.Since = t.now()
 	}
 	t.prune()
