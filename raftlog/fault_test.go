@@ -325,3 +325,23 @@ func TestFsyncGate(t *testing.T) {
 		})
 	}
 }
+
+// TestTrimOnFullDisk: a trim makes room, and must not fail for want of the little that it needs itself.
+func TestTrimOnFullDisk(t *testing.T) {
+	l, faulty, _, _ := faultyLog(t)
+	defer l.Close()
+	fill(t, l, 20, 900)
+	end := l.Segments()[0].LastIndex
+	mustCheckpoint(t, l, end)
+	faulty.Add(vfs.Rule{Op: vfs.OpWrite, Glob: "start.tmp", Times: 1, Err: vfs.ErrNoSpace})
+	if l.alloc <= l.active().end {
+		t.Fatal("nothing is preallocated")
+	}
+	if err := l.Trim(l.NextOffset(), end); err != nil {
+		t.Fatal(err)
+	}
+	if first, err := l.FirstIndex(); err != nil || Index(first) != end+1 || l.alloc != l.active().end {
+		t.Errorf("the log begins at %d, %v; its newest file has %d bytes for %d", first, err, l.alloc, l.active().end)
+	}
+	fill(t, l, 3, 900)
+}

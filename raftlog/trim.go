@@ -1,6 +1,8 @@
 package raftlog
 
 import (
+	"errors"
+
 	"github.com/flotilla-log/flotilla/proto/record"
 )
 
@@ -8,7 +10,7 @@ import (
 // below upTo, as far as there is a durable checkpoint at the end of the last of them. It may well remove nothing.
 //
 // The start record, with the entry that the log then begins after, is durable before the first file goes; recovery completes an interrupted
-// removal, and takes a file that is missing otherwise for damage. Readers that are in a removed segment finish their read.
+// removal, and takes a file that is missing otherwise for damage. On a full disk what is preallocated makes room for that record. Readers that are in a removed segment finish their read.
 func (l *Log) Trim(logStart record.Offset, upTo Index) error {
 	l.adm.Lock()
 	defer l.adm.Unlock()
@@ -19,13 +21,37 @@ func (l *Log) Trim(logStart record.Offset, upTo Index) error {
 	if n == 0 {
 		return nil
 	}
-	if err := l.writeDurable(startName, start.encode()); err != nil {
+	err := l.writeDurable(startName, start.encode())
+	if errors.Is(err, ErrNoSpace) && l.giveBack() {
+		err = l.writeDurable(startName, start.encode())
+	}
+	if err != nil {
 		return err
 	}
 	l.logger.Info("removing old segments", "dir", l.dir, "segments", n, "first offset", start.nextOffset, "first index", start.index+1)
 	segs, checkpoints := l.trimTo(start, n)
 	l.removeOld(segs, checkpoints)
 	return nil
+}
+
+// giveBack returns to the file system what was preallocated behind the last frame, and says whether that was anything.
+func (l *Log) giveBack() bool {
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	seg := l.active()
+	if seg == nil || l.alloc <= seg.end {
+		return false
+	}
+	h := l.files.get(seg)
+	if h == nil {
+		return false
+	}
+	defer l.files.release(h)
+	if err := h.file.Truncate(seg.end); err != nil {
+		return false
+	}
+	l.alloc = seg.end
+	return true
 }
 
 // trimmable counts the segments that may go, and says where the log begins then.

@@ -40,7 +40,7 @@ var settings = []setting{
 		"How batches are stored: producer keeps what the producer chose; none, gzip, snappy, lz4 or zstd recompresses on the leader.",
 		parseCompression},
 	{"flush", "quorum",
-		"When an append is acknowledged: quorum, when a quorum of replicas has it on disk; os, when a quorum has it in the page cache, which loses records if the quorum loses power at once. (Flotilla's own.)",
+		"When an append is acknowledged: quorum, when a quorum of replicas has it on disk; os, when a quorum has it in the page cache: a power failure may then lose records. (Flotilla's own.)",
 		choice(func(c *TopicConfig) *bool { return &c.FlushQuorum }, "quorum", "os")},
 	{"max.message.bytes", "1048588",
 		"The largest record batch, in bytes as stored. From 1 KiB to 32 MiB.",
