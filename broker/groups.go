@@ -9,6 +9,7 @@ import (
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/group"
 	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/partition"
 )
 
 // offsetsTopic holds the coordinator partitions, under Kafka's name.
@@ -237,5 +238,28 @@ func (b *Broker) FetchOffsets(ctx context.Context, groupID string, tps []api.Top
 		return nil, err
 	}
 	offsets, err := c.FetchOffsets(ctx, groupID, tps)
-	return offsets, b.groupError(err, groupID)
+	if err != nil {
+		return nil, b.groupError(err, groupID)
+	}
+	return offsets, b.confirmCoordinator(ctx, groupID)
+}
+
+// confirmCoordinator makes sure that the offsets just read were not stale: a coordinator that was cut off may not know yet that there is another.
+func (b *Broker) confirmCoordinator(ctx context.Context, groupID string) error {
+	tp, err := b.coordinatorOf(ctx, groupID)
+	if err != nil {
+		return err
+	}
+	h, err := b.lead(ctx, tp)
+	if err != nil {
+		return coordinatorError(err, groupID)
+	}
+	r := h.open()
+	if r == nil {
+		return coordinatorError(b.apiError(partition.ErrClosed, &tp), groupID)
+	}
+	if err := b.confirm(ctx, r); err != nil {
+		return coordinatorError(b.apiError(err, &tp), groupID)
+	}
+	return nil
 }

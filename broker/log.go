@@ -75,6 +75,13 @@ func toAppendResult(r partition.AppendResult) api.AppendResult {
 	}
 }
 
+// confirm makes sure that what was read of a leader was not stale, for as long as a request waits for a leader.
+func (b *Broker) confirm(ctx context.Context, r *partition.Replica) error {
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.LeaderWait)
+	defer cancel()
+	return r.ConfirmLeader(ctx)
+}
+
 // ListOffset implements api.Log.
 func (b *Broker) ListOffset(ctx context.Context, tp api.TopicPartition, pos api.Position) (api.ListedOffset, error) {
 	r, err := b.leadReplica(ctx, tp)
@@ -104,8 +111,9 @@ func (b *Broker) ListOffset(ctx context.Context, tp api.TopicPartition, pos api.
 	if !found {
 		out.Offset, out.Timestamp = -1, -1
 	}
-	if !r.IsLeader() { // it stopped leading meanwhile: its bounds may be behind
-		return api.ListedOffset{}, b.apiError(partition.ErrNotLeader, &tp)
+	// Only now: a leader that was cut off may not know yet that another one has acknowledged more.
+	if err := b.confirm(ctx, r); err != nil {
+		return api.ListedOffset{}, b.apiError(err, &tp)
 	}
 	return out, nil
 }
