@@ -1,7 +1,11 @@
 package transport
 
 import (
+	"context"
 	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,6 +115,70 @@ func TestLiveAppendsPassCatchUp(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// stuckConn takes a handshake and then nothing more, until it is closed.
+type stuckConn struct {
+	net.Conn
+	room   int
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (c *stuckConn) Write(b []byte) (int, error) {
+	if c.room -= len(b); c.room < 0 {
+		<-c.closed
+		return 0, net.ErrClosed
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *stuckConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// The connection for catching up takes no more bytes. Live appends of the same group go on, although the rest of what the slow lane holds waits.
+func TestBlockedCatchUpConnection(t *testing.T) {
+	var blocking atomic.Bool
+	_, leader, follower := pair(t, GroupOptions{}, func(c *Config) {
+		dial := c.Dial
+		c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			nc, err := dial(ctx, network, addr)
+			if err == nil && blocking.Load() {
+				return &stuckConn{Conn: nc, room: 4 << 10, closed: make(chan struct{})}, nil
+			}
+			return nc, err
+		}
+	})
+	blocking.Store(true)
+	stuck := make(chan error, 1)
+	go func() {
+		stuck <- leader.AppendEntries("2", "2", oldEntries(0, 1, 1<<20), &raft.AppendEntriesResponse{})
+	}()
+	eventually(t, "the frame is on its way", func() bool { return len(leader.t.peer("2").catchUps) == 1 })
+	blocking.Store(false)
+	go func() {
+		for rpc := range takeN(follower, 20) {
+			rpc.Respond(success, nil)
+		}
+	}()
+	within(t, 10*time.Second, "live appends", func() {
+		for i := range uint64(20) {
+			if err := leader.AppendEntries("2", "2", entry(i, 64<<10), &raft.AppendEntriesResponse{}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	select {
+	case err := <-stuck:
+		t.Errorf("the frame passed a connection that takes nothing: %v", err)
+	default:
+	}
+	leader.Close()
+	if err := <-stuck; err == nil {
+		t.Error("no error")
 	}
 }
 
