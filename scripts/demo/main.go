@@ -15,13 +15,16 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/flotilla-log/flotilla/scripts/procs"
 )
 
-// demoTimeout bounds the whole.
-const demoTimeout = 58 * time.Second
+const (
+	brokerCount = 3
+	demoTimeout = 58 * time.Second // bounds the whole
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -68,24 +71,15 @@ func (s *story) detail(format string, args ...any) {
 
 // demo runs in a directory of its own, and leaves neither that nor a process behind.
 func demo(ctx context.Context, binary string, s *story) (err error) {
-	binary, err = filepath.Abs(binary)
-	if err != nil {
-		return err
-	}
 	events, err := loadEvents()
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "flotilla-demo-")
+	cluster, err := procs.New(binary, brokerCount, "--fast-gossip")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	cluster, err := newBrokers(binary, dir)
-	if err != nil {
-		return err
-	}
-	// Whatever happens below, no process outlives the demo.
-	defer cluster.killAll()
+	// Whatever happens below, no process and no file outlives the demo.
+	defer func() { err = errors.Join(err, cluster.Close()) }()
 	return play(ctx, cluster, events, s)
 }

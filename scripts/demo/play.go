@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/flotilla-log/flotilla/client"
+	"github.com/flotilla-log/flotilla/scripts/procs"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 // stage is what the parts of the play share.
 type stage struct {
 	*story
-	cluster *brokers
+	cluster *procs.Cluster
 	client  *client.Client
 	events  []event
 
@@ -39,11 +40,11 @@ type stage struct {
 }
 
 // play is the demo from the first broker to the verdict.
-func play(ctx context.Context, cluster *brokers, events []event, s *story) error {
+func play(ctx context.Context, cluster *procs.Cluster, events []event, s *story) error {
 	if err := startAll(ctx, cluster, s); err != nil {
 		return err
 	}
-	c, err := client.New(cluster.addresses(), client.WithClientID("demo"))
+	c, err := client.New(cluster.Addrs(), client.WithClientID("demo"))
 	if err != nil {
 		return err
 	}
@@ -55,7 +56,7 @@ func play(ctx context.Context, cluster *brokers, events []event, s *story) error
 	if err != nil {
 		return err
 	}
-	if err := cluster.stop(15 * time.Second); err != nil {
+	if err := cluster.StopAll(15 * time.Second); err != nil {
 		return err
 	}
 	s.tell("All brokers stopped in order.")
@@ -63,13 +64,9 @@ func play(ctx context.Context, cluster *brokers, events []event, s *story) error
 	return nil
 }
 
-func startAll(ctx context.Context, cluster *brokers, s *story) error {
-	s.tell("Starting three brokers, each a process with an empty directory: %s", strings.Join(cluster.addresses(), ", "))
-	starting, ctx := errgroup.WithContext(ctx)
-	for i := range brokerCount {
-		starting.Go(func() error { return cluster.start(ctx, i) })
-	}
-	if err := starting.Wait(); err != nil {
+func startAll(ctx context.Context, cluster *procs.Cluster, s *story) error {
+	s.tell("Starting three brokers, each a process with an empty directory: %s", strings.Join(cluster.Addrs(), ", "))
+	if err := cluster.StartAll(ctx); err != nil {
 		return err
 	}
 	s.tell("They have met, made a cluster, and serve.")
@@ -280,7 +277,7 @@ func (st *stage) failLeader(ctx context.Context) error {
 	}
 	st.tell("Killing broker %d with SIGKILL: it leads partition %d, that of %s. So far %d are acknowledged and %d consumed.",
 		leader, partition, busiest(st.events), st.acknowledged.Load(), st.consumed.Load())
-	st.cluster.kill(int(leader) - 1)
+	st.cluster.Kill(int(leader) - 1)
 	killed := time.Now()
 	if err := st.waitNewLeader(ctx, partition, leader); err != nil {
 		return err
@@ -299,7 +296,7 @@ func (st *stage) comeBack(ctx context.Context, broker int32) error {
 	}
 	st.tell("Starting broker %d again. %d acknowledged and %d consumed without it.", broker, acked, consumed)
 	started := time.Now()
-	if err := st.cluster.start(ctx, int(broker)-1); err != nil {
+	if err := st.cluster.Start(ctx, int(broker)-1); err != nil {
 		return err
 	}
 	st.tell("Broker %d is back after %.1f s, while production and consumption went on (%d and %d).",

@@ -1,4 +1,4 @@
-// Package procs runs a cluster of brokers as processes on loopback, for measurements.
+// Package procs runs a cluster of brokers as processes on loopback, for the demo, measurements and chaos runs.
 package procs
 
 import (
@@ -181,6 +181,7 @@ func (c *Cluster) Ended(i int) <-chan struct{} { return c.procs[i].ended }
 func (c *Cluster) launch(i int) (*process, error) {
 	argv := c.command(i)
 	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = withoutSettings(os.Environ())
 	cmd.SysProcAttr = attributes()
 	log, err := os.OpenFile(c.LogFile(i), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -249,6 +250,17 @@ func (c *Cluster) Stop(i int, patience time.Duration) error {
 	return nil
 }
 
+// StopAll ends all brokers in order, at the same time.
+func (c *Cluster) StopAll(patience time.Duration) error {
+	errs := make([]error, len(c.procs))
+	var wg sync.WaitGroup
+	for i := range c.procs {
+		wg.Go(func() { errs[i] = c.Stop(i, patience) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
 // Signal sends a signal to broker i.
 func (c *Cluster) Signal(i int, s os.Signal) error { return c.procs[i].cmd.Process.Signal(s) }
 
@@ -287,4 +299,15 @@ func (c *Cluster) LogTail(i int) string {
 type Usage struct {
 	CPU time.Duration
 	RSS int64 // bytes, now
+}
+
+// withoutSettings keeps the caller's FLOTILLA_* variables away from the brokers.
+func withoutSettings(environ []string) []string {
+	var kept []string
+	for _, kv := range environ {
+		if !strings.HasPrefix(kv, "FLOTILLA_") {
+			kept = append(kept, kv)
+		}
+	}
+	return kept
 }
