@@ -12,6 +12,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// TestMain keeps the FLOTILLA_* variables of whoever runs the tests away from them.
+func TestMain(m *testing.M) {
+	for _, kv := range os.Environ() {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "FLOTILLA_") {
+			_ = os.Unsetenv(name)
+		}
+	}
+	os.Exit(m.Run())
+}
+
 // result is what a run left.
 type result struct {
 	code           int
