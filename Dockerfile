@@ -26,7 +26,7 @@ COPY --from=build --chown=65532:65532 /out/data /var/lib/flotilla
 USER 65532:65532
 ENV FLOTILLA_BROKER_DATA_DIR=/var/lib/flotilla
 VOLUME ["/var/lib/flotilla"]
-# gRPC for clients; other brokers; gossip over TCP and UDP.
+# gRPC for clients; other brokers; gossip over TCP and UDP; Kafka clients.
 EXPOSE 7070 7071 7072 7072/udp 9092
 # A broker gets ten seconds to hand its leaderships over before Docker kills it; 20 s is the program's own bound.
 STOPSIGNAL SIGTERM
