@@ -216,7 +216,7 @@ func franzResume(t *testing.T, c *brokertest.Cluster) {
 
 func franzSeek(t *testing.T, c *brokertest.Cluster) {
 	const topic = "franz-seek"
-	c.CreateTopic(topic, 1, 3)
+	c.CreateTopic(topic, 1, 3, "retention.ms", "-1") // its records have old times
 	cl := franz(t, c, kgo.ProducerLinger(0))
 	ctx := testContext(t)
 	begin := time.UnixMilli(1_700_000_000_000)

@@ -154,7 +154,7 @@ func kafkaGoGroup(t *testing.T, c *brokertest.Cluster) {
 
 func kafkaGoSeek(t *testing.T, c *brokertest.Cluster) {
 	const topic = "kafka-go-seek"
-	c.CreateTopic(topic, 1, 3)
+	c.CreateTopic(topic, 1, 3, "retention.ms", "-1") // its records have old times
 	w := kafkaGoWriter(t, c, topic)
 	begin := time.UnixMilli(1_700_000_000_000)
 	var messages []kafka.Message

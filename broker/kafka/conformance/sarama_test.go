@@ -190,7 +190,7 @@ func saramaGroup(t *testing.T, c *brokertest.Cluster) {
 
 func saramaSeek(t *testing.T, c *brokertest.Cluster) {
 	const topic = "sarama-seek"
-	c.CreateTopic(topic, 1, 3)
+	c.CreateTopic(topic, 1, 3, "retention.ms", "-1") // its records have old times
 	cfg := saramaConfig(nil)
 	p, err := sarama.NewSyncProducer(seeds(c), cfg)
 	if err != nil {

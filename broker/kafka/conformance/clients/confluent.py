@@ -9,7 +9,7 @@ admin = AdminClient({"bootstrap.servers": brokers})
 
 
 def create(topic, partitions=3):
-    for f in admin.create_topics([NewTopic(topic, partitions, 3)]).values():
+    for f in admin.create_topics([NewTopic(topic, partitions, 3, config={"retention.ms": "-1"})]).values():
         f.result()
 
 

@@ -5,7 +5,7 @@ from kafka.admin import KafkaAdminClient, NewTopic
 
 brokers = sys.argv[1].split(",")
 admin = KafkaAdminClient(bootstrap_servers=brokers)
-admin.create_topics([NewTopic("kafka-python", 3, 3)])
+admin.create_topics([NewTopic("kafka-python", 3, 3, topic_configs={"retention.ms": "-1"})])
 sent = 0
 for codec in [None, "gzip", "snappy", "lz4", "zstd"]:
     p = KafkaProducer(bootstrap_servers=brokers, compression_type=codec, acks="all")
