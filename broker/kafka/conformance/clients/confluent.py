@@ -78,7 +78,7 @@ at.close()
 print("ok seek")
 resource = ConfigResource("topic", "confluent")
 for f in admin.describe_configs([resource]).values():
-    assert f.result()["retention.ms"].value == "604800000"
+    assert f.result()["retention.ms"].value == "-1"
 for f in admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions("confluent")]).values():
     assert f.result().topic_partitions
 for f in admin.delete_consumer_groups(["confluent"]).values():
