@@ -38,6 +38,13 @@ type consumer struct {
 	ref    api.MemberRef
 	owned  map[api.TopicPartition]record.Offset
 	joined bool
+	seen   standing // under the simulation's mutex
+}
+
+// standing is what a consumer shows of itself after each turn, for those that look on from other goroutines.
+type standing struct {
+	joined bool
+	owned  int
 }
 
 func (s *simulation) coordinator() *fakeBroker {
@@ -55,7 +62,14 @@ func (c *consumer) run() {
 		case <-time.After(time.Second):
 		}
 		c.turn()
+		c.show()
 	}
+}
+
+func (c *consumer) show() {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.seen = standing{joined: c.joined, owned: len(c.owned)}
 }
 
 func (c *consumer) turn() {
@@ -275,8 +289,8 @@ func (s *simulation) checkSettled(consumers map[string]*consumer) {
 		counts[owner]++
 	}
 	for name, c := range consumers {
-		if !c.joined || counts[name] < int(n)/len(consumers) || len(c.owned) != counts[name] {
-			s.t.Errorf("%s has %d of %d partitions among %d, owns %d", name, counts[name], n, len(consumers), len(c.owned))
+		if !c.seen.joined || counts[name] < int(n)/len(consumers) || c.seen.owned != counts[name] {
+			s.t.Errorf("%s (%+v) has %d of %d partitions among %d", name, c.seen, counts[name], n, len(consumers))
 		}
 	}
 	if s.handOver == 0 {
