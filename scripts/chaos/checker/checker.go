@@ -2,8 +2,8 @@
 //
 // What a log of records at offsets promises is checked per partition, from acknowledgements, all reads and the files of all replicas together:
 // one value at an offset, one offset for a value, no acknowledged record missing, nothing that was never sent or was refused, each producer's
-// records in the order sent. Sessions of readers must go forward without gaps. Groups must not have two owners of a partition in one generation,
-// and commits must not go back.
+// records in the order sent, a record that was sent after the acknowledgement of another one behind it. Sessions of readers must go forward
+// without gaps. Groups must not have two owners of a partition in one generation; their commits must be linearizable.
 package checker
 
 import (
@@ -25,6 +25,7 @@ const (
 	Reordered      Kind = "reordering within a partition"
 	Inconsistent   Kind = "inconsistent offsets"
 	NonMonotonic   Kind = "non-monotonic poll"
+	SentBefore     Kind = "non-monotonic send"
 	Skipped        Kind = "skipped records"
 	NeverSent      Kind = "read of something never sent"
 	FailedWrite    Kind = "a refused write took effect"
@@ -32,9 +33,12 @@ const (
 	StaleRead      Kind = "stale read after an acknowledged write"
 	CommitWentBack Kind = "a commit that went back"
 	NeverCommitted Kind = "committed offset that nobody committed"
-	TwoOwners      Kind = "two owners of a partition in one generation"
-	FinalGap       Kind = "hole in the log"
-	NotRead        Kind = "partition not read at the end"
+	// NotLinearizable: each reading of a committed offset is possible, but not all of them together.
+	NotLinearizable Kind = "commits are not linearizable"
+	TwoOwners       Kind = "two owners of a partition in one generation"
+	FinalGap        Kind = "hole in the log"
+	ReplicaGap      Kind = "hole in a replica"
+	NotRead         Kind = "partition not read at the end"
 )
 
 // Anomaly is one thing that is wrong.
@@ -87,19 +91,23 @@ const maxPerKind = 5
 
 // Check judges h.
 func Check(h *history.History, opts Options) Result {
-	c := &check{h: h, logs: map[history.Partition]*partitionLog{}, perKind: map[Kind]int{}}
+	c := &check{h: h, logs: map[history.Partition]*partitionLog{}, perKind: map[Kind]int{}, wrong: map[groupPartition]bool{}}
 	c.produces()
 	c.allReads()
 	c.finals()
 	c.orders()
+	c.sends()
 	c.sessions()
 	c.latests()
 	c.commits()
+	c.linear()
 	c.owners()
 	c.groupReads()
 	c.summaries()
 	r := Result{Anomalies: c.found, Counts: c.count()}
-	r.Invalid = opts.judge(r.Counts)
+	if r.Invalid = opts.judge(r.Counts); r.Invalid == "" && c.undecided > 0 {
+		r.Invalid = fmt.Sprintf("whether the commits of %d partitions are linearizable was not found out within %d steps", c.undecided, linearBudget)
+	}
 	return r
 }
 
@@ -118,13 +126,17 @@ type check struct {
 	logs    map[history.Partition]*partitionLog
 	found   []Anomaly
 	perKind map[Kind]int
+	// wrong are the registers of commits with a reading that is wrong by itself; undecided is how many others could not be judged.
+	wrong     map[groupPartition]bool
+	undecided int
 }
 
 // partitionLog is what is known of a partition's log.
 type partitionLog struct {
 	sent     map[string]*history.Produce
-	at       map[int64]string // value at an offset
-	offsetOf map[string]int64
+	at       map[int64]string   // value at an offset
+	offsetOf map[string]int64   // where a value was first seen
+	copies   map[string][]int64 // the further offsets of values that may be stored more than once
 }
 
 func (c *check) report(k Kind, format string, args ...any) {
@@ -147,7 +159,7 @@ func (c *check) summaries() {
 func (c *check) log(p history.Partition) *partitionLog {
 	l := c.logs[p]
 	if l == nil {
-		l = &partitionLog{sent: map[string]*history.Produce{}, at: map[int64]string{}, offsetOf: map[string]int64{}}
+		l = &partitionLog{sent: map[string]*history.Produce{}, at: map[int64]string{}, offsetOf: map[string]int64{}, copies: map[string][]int64{}}
 		c.logs[p] = l
 	}
 	return l

@@ -85,16 +85,47 @@ func TestAnomalies(t *testing.T) {
 		{"retry stored twice", []Kind{Duplicate}, func(h *history.History) {
 			h.Finals[0].Records = append(h.Finals[0].Records, history.Read{Offset: 5, Value: "v4"})
 		}},
+		{"sent twice and stored three times", []Kind{Duplicate}, func(h *history.History) {
+			h.Produces[4].Sends = 2
+			h.Finals[0].Records = append(h.Finals[0].Records, history.Read{Offset: 5, Value: "v4"}, history.Read{Offset: 6, Value: "v4"})
+		}},
+		{"behind a record that was sent after its acknowledgement", []Kind{SentBefore}, func(h *history.History) {
+			h.Produces[0].Span, h.Produces[1].Span = span(10, 15), span(0, 5)
+			h.Produces[0].Seq, h.Produces[1].Seq, h.Latests = 0, 0, nil
+		}},
+		{"another producer's record stored before an acknowledged one", []Kind{SentBefore}, func(h *history.History) {
+			h.Produces[3].Producer, h.Produces[3].Span, h.Produces[3].Seq = "b", span(60, 65), 1
+		}},
+		{"reordered, though the first of several copies counts", []Kind{Reordered}, func(h *history.History) {
+			h.Produces[3].Seq, h.Produces[4].Seq = 5, 4
+			h.Produces[3].Sends, h.Produces[4].Sends = 2, 2
+			h.Produces[4].Span = h.Produces[3].Span
+		}},
 		{"reordered", []Kind{Reordered}, func(h *history.History) {
 			h.Produces[3].Seq, h.Produces[4].Seq = 5, 4
 		}},
 		{"another value in a second read", []Kind{Duplicate, Inconsistent}, func(h *history.History) {
 			h.Polls[0].Records[1].Value = "v0"
 		}},
+		{"two sessions read different values", []Kind{Duplicate, Inconsistent}, func(h *history.History) {
+			other := history.Produce{Partition: p0, Value: "x", Outcome: history.Unknown, Offset: -1, Expected: -1}
+			h.Produces = append(h.Produces, other)
+			h.Finals[0].Records = append(h.Finals[0].Records, history.Read{Offset: 5, Value: "x"})
+			h.Polls = append(h.Polls, history.Poll{Span: span(70, 71), Session: "t", Partition: p0, Records: []history.Read{{Offset: 4, Value: "x"}}})
+		}},
+		{"two replicas with different values", []Kind{Inconsistent, NeverSent}, func(h *history.History) {
+			h.Polls, h.Commits, h.Committed = nil, nil, nil
+			second := history.Replica{Broker: 2, Partition: p0, Records: slices.Clone(h.Replicas[0].Records)}
+			second.Records[2].Value = "other"
+			h.Replicas = append(h.Replicas, second)
+		}},
+		{"replica that lacks a record in the middle", []Kind{ReplicaGap}, func(h *history.History) {
+			h.Replicas[0].Records = slices.Delete(h.Replicas[0].Records, 2, 3)
+		}},
 		{"replica with another value", []Kind{Inconsistent, NeverSent}, func(h *history.History) {
 			h.Replicas[0].Records[1].Value = "other"
 		}},
-		{"acknowledged at another offset than read", []Kind{Duplicate, Inconsistent}, func(h *history.History) {
+		{"acknowledged at another offset than read", []Kind{Duplicate, Inconsistent, SentBefore}, func(h *history.History) {
 			h.Produces[0].Offset, h.Produces[1].Offset = 1, 0
 			h.Produces[0].Seq, h.Produces[1].Seq, h.Latests = 0, 0, nil
 		}},
@@ -128,7 +159,21 @@ func TestAnomalies(t *testing.T) {
 		{"commit of nobody", []Kind{NeverCommitted}, func(h *history.History) { h.Committed[3].Offset = 4 }},
 		{"refused commit took effect", []Kind{NeverCommitted}, func(h *history.History) { h.Commits[1].Outcome = history.Failed }},
 		{"commit read before it was made", []Kind{NeverCommitted}, func(h *history.History) { h.Committed[1].Offset = 5 }},
+		{"readings in an order that no commits explain", []Kind{NotLinearizable}, func(h *history.History) {
+			// Two commits at the same time: either may be the last one, but not first one, then the other, then the first one again.
+			h.Commits = append(h.Commits, history.Commit{Span: span(62, 63), Group: "g", Member: "n", Partition: p0, Offset: 4})
+			h.Committed = append(h.Committed[:3],
+				history.Committed{Span: span(70, 71), Group: "g", Partition: p0, Offset: 5},
+				history.Committed{Span: span(72, 73), Group: "g", Partition: p0, Offset: 4})
+		}},
+		{"commit with unknown outcome read, then gone", []Kind{NotLinearizable}, func(h *history.History) {
+			h.Commits[1].Outcome = history.Unknown
+			h.Committed = append(h.Committed, history.Committed{Span: span(80, 81), Group: "g", Partition: p0, Offset: 2})
+		}},
 		{"group commits what nobody read", []Kind{Skipped}, func(h *history.History) { h.Polls[1].Session, h.Polls[1].Records = "t", h.Polls[1].Records[2:] }},
+		{"two owners by what they say and what the coordinator says", []Kind{TwoOwners}, func(h *history.History) {
+			h.Assigns = append(h.Assigns, history.Assign{Group: "g", Generation: 1, Member: "m", Partition: p0}, history.Assign{Group: "g", Generation: 1, Member: "x", Partition: p0})
+		}},
 		{"two owners", []Kind{TwoOwners}, func(h *history.History) { h.Assigns[1].Generation = 1 }},
 	}
 	for _, tc := range tests {
@@ -161,6 +206,17 @@ func TestAllowed(t *testing.T) {
 		{"another session begins again", func(h *history.History) {
 			h.Polls = append(h.Polls, history.Poll{Span: span(70, 71), Session: "t", Partition: p0, Records: []history.Read{{Offset: 1, Value: "v1"}}})
 		}},
+		{"sent twice and stored twice", func(h *history.History) {
+			h.Produces[3].Sends = 2
+			h.Finals[0].Records = append(h.Finals[0].Records, history.Read{Offset: 5, Value: "v3"})
+		}},
+		{"given up and stored late", func(h *history.History) {
+			h.Produces[2].Sends = 2
+			h.Finals[0].Records = append(h.Finals[0].Records, history.Read{Offset: 5, Value: "v2"})
+		}},
+		{"records sent at the same time in another order", func(h *history.History) {
+			h.Produces[3].Producer, h.Produces[3].Span = "b", h.Produces[4].Span
+		}},
 		{"unknown write that was not stored", func(h *history.History) {
 			h.Produces = append(h.Produces, history.Produce{Partition: p0, Value: "x", Outcome: history.Unknown, Offset: -1, Expected: -1})
 		}},
@@ -169,7 +225,7 @@ func TestAllowed(t *testing.T) {
 		}},
 		{"unknown commit takes effect late", func(h *history.History) {
 			h.Commits[0].Outcome = history.Unknown
-			h.Committed[3].Offset = 2
+			h.Committed = []history.Committed{h.Committed[0], {Span: span(64, 65), Group: "g", Partition: p0, Offset: 5}, {Span: span(70, 71), Group: "g", Partition: p0, Offset: 2}}
 		}},
 		{"commits at the same time", func(h *history.History) {
 			h.Commits[0].End = h.Commits[1].Start
@@ -185,6 +241,23 @@ func TestAllowed(t *testing.T) {
 				t.Errorf("found %v", r.Anomalies)
 			}
 		})
+	}
+}
+
+// TestSearchIsBounded: a register whose operations cannot be put in order within the budget makes the run invalid, and does not hang it.
+func TestSearchIsBounded(t *testing.T) {
+	h := good()
+	for i := range 30 {
+		offset := int64(100 + i)
+		h.Commits = append(h.Commits, history.Commit{Span: span(100, 200), Group: "g", Member: "m", Partition: p0, Offset: offset, Outcome: history.Unknown})
+		// Read as one of those in no order that there is.
+		for _, at := range []int{300 + i, 400 - i} {
+			h.Committed = append(h.Committed, history.Committed{Span: span(at, at), Group: "g", Partition: p0, Offset: offset})
+		}
+	}
+	r := Check(h, Options{})
+	if r.Verdict() != "INVALID" {
+		t.Errorf("verdict %s, %v; this is meant to need more steps than there are", r.Verdict(), r.Anomalies)
 	}
 }
 

@@ -41,10 +41,14 @@ func (c *check) committed(r history.Committed, commits []history.Commit) {
 			return
 		}
 	}
+	if tried && newest.Offset == r.Offset {
+		return
+	}
+	c.wrong[groupPartition{r.Group, r.Partition}] = true
 	switch {
 	case !tried:
 		c.report(NeverCommitted, "group %s, %s: %d was read at %s", r.Group, r.Partition, r.Offset, ms(r.End))
-	case newest.Offset != r.Offset:
+	default:
 		c.report(CommitWentBack, "group %s, %s: %d was read at %s after %d had been committed", r.Group, r.Partition, r.Offset, ms(r.End), newest.Offset)
 	}
 }

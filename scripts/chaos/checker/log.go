@@ -34,9 +34,22 @@ func (c *check) saw(p history.Partition, offset int64, value, who string) {
 	}
 	if old, ok := l.offsetOf[value]; !ok {
 		l.offsetOf[value] = offset
-	} else if old != offset {
+	} else if old != offset && !l.mayRepeat(value, offset) {
 		c.report(Duplicate, "%s: %q is at offset %d and, by %s, at %d", p, value, old, who, offset)
 	}
+}
+
+// mayRepeat tells whether a value that is elsewhere already may be at this offset, too: it was sent often enough.
+func (l *partitionLog) mayRepeat(value string, offset int64) bool {
+	copies := l.copies[value]
+	if slices.Contains(copies, offset) {
+		return true
+	}
+	if sent := l.sent[value]; sent == nil || len(copies)+2 > sent.Sends {
+		return false
+	}
+	l.copies[value] = append(copies, offset)
+	return true
 }
 
 func (c *check) read(p history.Partition, r history.Read, who string) {
@@ -62,8 +75,11 @@ func (c *check) allReads() {
 		}
 	}
 	for _, rep := range c.h.Replicas {
-		for _, r := range rep.Records {
+		for i, r := range rep.Records {
 			c.read(rep.Partition, r, fmt.Sprintf("the files of broker %d", rep.Broker))
+			if i > 0 && r.Offset != rep.Records[i-1].Offset+1 {
+				c.report(ReplicaGap, "%s, broker %d: offset %d after %d", rep.Partition, rep.Broker, r.Offset, rep.Records[i-1].Offset)
+			}
 		}
 	}
 }
@@ -106,19 +122,48 @@ func (c *check) finalOf(l *partitionLog, f history.Final) {
 	}
 }
 
-// orders checks that each producer's records are in the order in which it sent them.
+// orders checks that each producer's records are in the order in which it sent them. A record that was sent more than once counts where it is
+// first, and only if it was acknowledged: what was given up by a producer that is not idempotent may arrive late.
 func (c *check) orders() {
 	for p, l := range c.logs {
 		last := map[string]*history.Produce{}
+		seen := map[string]bool{}
 		for _, offset := range slices.Sorted(maps.Keys(l.at)) {
 			sent := l.sent[l.at[offset]]
-			if sent == nil || sent.Seq == 0 {
+			if sent == nil || sent.Seq == 0 || sent.Sends > 1 && (seen[sent.Value] || sent.Outcome != history.OK) {
 				continue
 			}
+			seen[sent.Value] = true
 			if before := last[sent.Producer]; before != nil && before.Seq > sent.Seq {
 				c.report(Reordered, "%s offset %d: %q comes after %q", p, offset, sent.Value, before.Value)
 			}
 			last[sent.Producer] = sent
+		}
+	}
+}
+
+// sends checks that a record which was sent after another one had been acknowledged is behind it, whoever sent them.
+func (c *check) sends() {
+	acked := map[history.Partition][]*history.Produce{}
+	for i := range c.h.Produces {
+		if p := &c.h.Produces[i]; p.Outcome == history.OK && p.Offset != history.Unassigned {
+			acked[p.Partition] = append(acked[p.Partition], p)
+		}
+	}
+	for p, byEnd := range acked {
+		byStart := slices.Clone(byEnd)
+		slices.SortFunc(byEnd, func(a, b *history.Produce) int { return cmp.Compare(a.End, b.End) })
+		slices.SortFunc(byStart, func(a, b *history.Produce) int { return cmp.Compare(a.Start, b.Start) })
+		var highest *history.Produce // of those acknowledged before the one that is looked at began
+		for _, b := range byStart {
+			for ; len(byEnd) > 0 && byEnd[0].End < b.Start; byEnd = byEnd[1:] {
+				if highest == nil || byEnd[0].Offset > highest.Offset {
+					highest = byEnd[0]
+				}
+			}
+			if highest != nil && b.Offset <= highest.Offset {
+				c.report(SentBefore, "%s: %q, sent at %s, is at offset %d; %q was acknowledged at %s with %d", p, b.Value, ms(b.Start), b.Offset, highest.Value, ms(highest.End), highest.Offset)
+			}
 		}
 	}
 }
