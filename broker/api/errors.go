@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/flotilla-log/flotilla/proto/record"
 )
@@ -55,14 +56,83 @@ const (
 	CodeInvalidTimestamp         Code = 40
 	// CodeMemberIDRequired is not an error to people: it tells a Kafka client which member ID to come back with (Error.MemberID).
 	CodeMemberIDRequired Code = 41
+	// The rest is what administrators meet.
+	CodeElectionNotNeeded           Code = 42
+	CodePreferredLeaderNotAvailable Code = 43
+	CodeEligibleLeadersNotAvailable Code = 44
+	CodeInvalidReplicaAssignment    Code = 45
+	CodeNoReassignmentInProgress    Code = 46
+	CodeReassignmentInProgress      Code = 47
+	CodeGroupSubscribedToTopic      Code = 48
 )
+
+// codeNames are those of the gRPC API, without their prefix.
+var codeNames = map[Code]string{
+	CodeInternal:                    "INTERNAL",
+	CodeInvalidRequest:              "INVALID_REQUEST",
+	CodeUnknownTopicOrPartition:     "UNKNOWN_TOPIC_OR_PARTITION",
+	CodeNotLeader:                   "NOT_LEADER",
+	CodeLeaderNotAvailable:          "LEADER_NOT_AVAILABLE",
+	CodeRequestTimedOut:             "REQUEST_TIMED_OUT",
+	CodeCorruptBatch:                "CORRUPT_BATCH",
+	CodeMessageTooLarge:             "MESSAGE_TOO_LARGE",
+	CodeInvalidRecord:               "INVALID_RECORD",
+	CodeOffsetOutOfRange:            "OFFSET_OUT_OF_RANGE",
+	CodeOutOfOrderSequence:          "OUT_OF_ORDER_SEQUENCE",
+	CodeDuplicateSequence:           "DUPLICATE_SEQUENCE",
+	CodeProducerFenced:              "PRODUCER_FENCED",
+	CodeExpectedOffsetMismatch:      "EXPECTED_OFFSET_MISMATCH",
+	CodeStorageFull:                 "STORAGE_FULL",
+	CodeThrottled:                   "THROTTLED",
+	CodeStorageError:                "STORAGE_ERROR",
+	CodeNotCoordinator:              "NOT_COORDINATOR",
+	CodeCoordinatorNotAvailable:     "COORDINATOR_NOT_AVAILABLE",
+	CodeIllegalGeneration:           "ILLEGAL_GENERATION",
+	CodeUnknownMember:               "UNKNOWN_MEMBER",
+	CodeRebalanceInProgress:         "REBALANCE_IN_PROGRESS",
+	CodeInconsistentProtocol:        "INCONSISTENT_PROTOCOL",
+	CodeFencedInstance:              "FENCED_INSTANCE",
+	CodeInvalidSessionTimeout:       "INVALID_SESSION_TIMEOUT",
+	CodeGroupNotEmpty:               "GROUP_NOT_EMPTY",
+	CodeUnknownGroup:                "UNKNOWN_GROUP",
+	CodeGroupFull:                   "GROUP_FULL",
+	CodeOffsetMetadataTooLarge:      "OFFSET_METADATA_TOO_LARGE",
+	CodeTopicAlreadyExists:          "TOPIC_ALREADY_EXISTS",
+	CodeInvalidTopic:                "INVALID_TOPIC",
+	CodeInvalidPartitions:           "INVALID_PARTITIONS",
+	CodeInvalidReplicationFactor:    "INVALID_REPLICATION_FACTOR",
+	CodeInvalidConfig:               "INVALID_CONFIG",
+	CodeControllerNotAvailable:      "CONTROLLER_NOT_AVAILABLE",
+	CodeUnknownBroker:               "UNKNOWN_BROKER",
+	CodePolicyViolation:             "POLICY_VIOLATION",
+	CodeShuttingDown:                "SHUTTING_DOWN",
+	CodeUnsupportedCompression:      "UNSUPPORTED_COMPRESSION",
+	CodeFencedLeaderEpoch:           "FENCED_LEADER_EPOCH",
+	CodeInvalidTimestamp:            "INVALID_TIMESTAMP",
+	CodeMemberIDRequired:            "MEMBER_ID_REQUIRED",
+	CodeElectionNotNeeded:           "ELECTION_NOT_NEEDED",
+	CodePreferredLeaderNotAvailable: "PREFERRED_LEADER_NOT_AVAILABLE",
+	CodeEligibleLeadersNotAvailable: "ELIGIBLE_LEADERS_NOT_AVAILABLE",
+	CodeInvalidReplicaAssignment:    "INVALID_REPLICA_ASSIGNMENT",
+	CodeNoReassignmentInProgress:    "NO_REASSIGNMENT_IN_PROGRESS",
+	CodeReassignmentInProgress:      "REASSIGNMENT_IN_PROGRESS",
+	CodeGroupSubscribedToTopic:      "GROUP_SUBSCRIBED_TO_TOPIC",
+}
+
+// String is the code's name, such as NOT_LEADER.
+func (c Code) String() string {
+	if name, ok := codeNames[c]; ok {
+		return name
+	}
+	return "CODE_" + strconv.Itoa(int(c))
+}
 
 // Retriable says whether the same request may succeed later or elsewhere.
 func (c Code) Retriable() bool {
 	switch c {
 	case CodeUnknownTopicOrPartition, CodeNotLeader, CodeLeaderNotAvailable, CodeRequestTimedOut, CodeCorruptBatch, CodeStorageFull, CodeThrottled,
 		CodeStorageError, CodeNotCoordinator, CodeCoordinatorNotAvailable, CodeRebalanceInProgress,
-		CodeControllerNotAvailable, CodeShuttingDown:
+		CodeControllerNotAvailable, CodeShuttingDown, CodePreferredLeaderNotAvailable, CodeEligibleLeadersNotAvailable:
 		return true
 	}
 	return false

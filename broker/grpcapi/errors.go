@@ -57,6 +57,14 @@ var statusCodes = map[api.Code]codes.Code{
 	api.CodeInvalidTimestamp:         codes.InvalidArgument,
 	// Only Kafka clients ask for it, and they are not served here.
 	api.CodeMemberIDRequired: codes.FailedPrecondition,
+
+	api.CodeElectionNotNeeded:           codes.FailedPrecondition,
+	api.CodePreferredLeaderNotAvailable: codes.Unavailable,
+	api.CodeEligibleLeadersNotAvailable: codes.Unavailable,
+	api.CodeInvalidReplicaAssignment:    codes.InvalidArgument,
+	api.CodeNoReassignmentInProgress:    codes.FailedPrecondition,
+	api.CodeReassignmentInProgress:      codes.FailedPrecondition,
+	api.CodeGroupSubscribedToTopic:      codes.FailedPrecondition,
 }
 
 // asError makes an *api.Error of any error. The cause of a cancelled or late request is kept apart from bugs.

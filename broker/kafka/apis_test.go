@@ -15,7 +15,7 @@ import (
 )
 
 func TestEveryErrorHasACode(t *testing.T) {
-	for c := api.CodeInternal; c <= api.CodeMemberIDRequired; c++ {
+	for c := api.CodeInternal; c <= api.CodeGroupSubscribedToTopic; c++ {
 		row, ok := codes[c]
 		if !ok {
 			t.Errorf("code %d has no row", c)

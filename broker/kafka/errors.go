@@ -9,56 +9,64 @@ import (
 
 // Kafka's error codes, as far as they are used here.
 const (
-	errNone                     int16 = 0
-	errUnknownServer            int16 = -1
-	errOffsetOutOfRange         int16 = 1
-	errCorruptMessage           int16 = 2
-	errUnknownTopicOrPartition  int16 = 3
-	errLeaderNotAvailable       int16 = 5
-	errNotLeader                int16 = 6
-	errRequestTimedOut          int16 = 7
-	errMessageTooLarge          int16 = 10
-	errOffsetMetadataTooLarge   int16 = 12
-	errCoordinatorLoading       int16 = 14
-	errCoordinatorNotAvailable  int16 = 15
-	errNotCoordinator           int16 = 16
-	errInvalidTopic             int16 = 17
-	errInvalidRequiredAcks      int16 = 21
-	errIllegalGeneration        int16 = 22
-	errInconsistentProtocol     int16 = 23
-	errInvalidGroupID           int16 = 24
-	errUnknownMember            int16 = 25
-	errInvalidSessionTimeout    int16 = 26
-	errRebalanceInProgress      int16 = 27
-	errInvalidTimestamp         int16 = 32
-	errUnsupportedVersion       int16 = 35
-	errTopicAlreadyExists       int16 = 36
-	errInvalidPartitions        int16 = 37
-	errInvalidReplicationFactor int16 = 38
-	errInvalidReplicaAssignment int16 = 39
-	errInvalidConfig            int16 = 40
-	errNotController            int16 = 41
-	errInvalidRequest           int16 = 42
-	errPolicyViolation          int16 = 44
-	errOutOfOrderSequence       int16 = 45
-	errDuplicateSequence        int16 = 46
-	errInvalidProducerEpoch     int16 = 47
-	errKafkaStorage             int16 = 56
-	errNonEmptyGroup            int16 = 68
-	errGroupIDNotFound          int16 = 69
-	errFetchSessionIDNotFound   int16 = 70
-	errInvalidFetchSessionEpoch int16 = 71
-	errFencedLeaderEpoch        int16 = 74
-	errUnknownLeaderEpoch       int16 = 75
-	errUnsupportedCompression   int16 = 76
-	errMemberIDRequired         int16 = 79
-	errGroupMaxSize             int16 = 81
-	errFencedInstance           int16 = 82
-	errInvalidRecord            int16 = 87
-	errThrottlingQuota          int16 = 89
-	errUnknownTopicID           int16 = 100
-	errBrokerNotRegistered      int16 = 102
-	errUnsupportedEndpointType  int16 = 115
+	errNone                        int16 = 0
+	errUnknownServer               int16 = -1
+	errOffsetOutOfRange            int16 = 1
+	errCorruptMessage              int16 = 2
+	errUnknownTopicOrPartition     int16 = 3
+	errLeaderNotAvailable          int16 = 5
+	errNotLeader                   int16 = 6
+	errRequestTimedOut             int16 = 7
+	errMessageTooLarge             int16 = 10
+	errOffsetMetadataTooLarge      int16 = 12
+	errCoordinatorLoading          int16 = 14
+	errCoordinatorNotAvailable     int16 = 15
+	errNotCoordinator              int16 = 16
+	errInvalidTopic                int16 = 17
+	errInvalidRequiredAcks         int16 = 21
+	errIllegalGeneration           int16 = 22
+	errInconsistentProtocol        int16 = 23
+	errInvalidGroupID              int16 = 24
+	errUnknownMember               int16 = 25
+	errInvalidSessionTimeout       int16 = 26
+	errRebalanceInProgress         int16 = 27
+	errInvalidTimestamp            int16 = 32
+	errUnsupportedVersion          int16 = 35
+	errTopicAlreadyExists          int16 = 36
+	errInvalidPartitions           int16 = 37
+	errInvalidReplicationFactor    int16 = 38
+	errInvalidReplicaAssignment    int16 = 39
+	errInvalidConfig               int16 = 40
+	errNotController               int16 = 41
+	errInvalidRequest              int16 = 42
+	errPolicyViolation             int16 = 44
+	errOutOfOrderSequence          int16 = 45
+	errDuplicateSequence           int16 = 46
+	errInvalidProducerEpoch        int16 = 47
+	errKafkaStorage                int16 = 56
+	errReassignmentInProgress      int16 = 60
+	errNonEmptyGroup               int16 = 68
+	errGroupIDNotFound             int16 = 69
+	errFetchSessionIDNotFound      int16 = 70
+	errInvalidFetchSessionEpoch    int16 = 71
+	errFencedLeaderEpoch           int16 = 74
+	errUnknownLeaderEpoch          int16 = 75
+	errUnsupportedCompression      int16 = 76
+	errMemberIDRequired            int16 = 79
+	errPreferredLeaderNotAvailable int16 = 80
+	errGroupMaxSize                int16 = 81
+	errFencedInstance              int16 = 82
+	errEligibleLeadersNotAvailable int16 = 83
+	errElectionNotNeeded           int16 = 84
+	errNoReassignmentInProgress    int16 = 85
+	errGroupSubscribedToTopic      int16 = 86
+	errInvalidRecord               int16 = 87
+	errThrottlingQuota             int16 = 89
+	errUnknownTopicID              int16 = 100
+	errBrokerNotRegistered         int16 = 102
+	errInconsistentTopicID         int16 = 103
+	errFetchSessionTopicID         int16 = 106
+	errUnsupportedEndpointType     int16 = 115
 )
 
 // family is the kind of API that an error is answered to. Clients are particular: what is a reason to look for the leader again in one
@@ -119,6 +127,14 @@ var codes = map[api.Code][families]int16{
 	api.CodeFencedLeaderEpoch:        same(errFencedLeaderEpoch),
 	api.CodeInvalidTimestamp:         same(errInvalidTimestamp),
 	api.CodeMemberIDRequired:         same(errMemberIDRequired),
+
+	api.CodeElectionNotNeeded:           same(errElectionNotNeeded),
+	api.CodePreferredLeaderNotAvailable: same(errPreferredLeaderNotAvailable),
+	api.CodeEligibleLeadersNotAvailable: same(errEligibleLeadersNotAvailable),
+	api.CodeInvalidReplicaAssignment:    same(errInvalidReplicaAssignment),
+	api.CodeNoReassignmentInProgress:    same(errNoReassignmentInProgress),
+	api.CodeReassignmentInProgress:      same(errReassignmentInProgress),
+	api.CodeGroupSubscribedToTopic:      same(errGroupSubscribedToTopic),
 }
 
 // codeOf is the code for err in an answer of the family.
