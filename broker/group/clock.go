@@ -11,6 +11,9 @@ const (
 	expireAtOnce = 1000
 	// retryAfter is how long a deadline waits whose event could not be proposed.
 	retryAfter = time.Second
+	// topicsKnownAfter is how long after the start of a term partitions that this broker does not know count as gone: what the coordinator
+	// before it did not get round to is made up for then.
+	topicsKnownAfter = time.Minute
 )
 
 // runClock turns deadlines that have passed into events.

@@ -607,6 +607,36 @@ func TestTopicsChange(t *testing.T) {
 	})
 }
 
+// TestTopicsChangeDuringAssignment lets partitions come at every moment of a rebalance: the group ends up with them.
+func TestTopicsChangeDuringAssignment(t *testing.T) {
+	for step := range 100 {
+		after := time.Duration(step)*2*time.Millisecond + 500*time.Microsecond
+		synctest.Test(t, func(t *testing.T) {
+			l := newFakeLog(t, 1, Settings{})
+			l.delay = 10 * time.Millisecond
+			b := l.start(0)
+			defer l.stop()
+			l.topics.Store("t", int32(2))
+			changed := make(chan struct{})
+			time.AfterFunc(after, func() {
+				defer close(changed)
+				l.topics.Store("t", int32(3))
+				b.TopicsChanged()
+			})
+			res := must[api.NativeJoinResult](t)(b.JoinAndSync(ctx, nativeRequest("")))
+			<-changed
+			time.Sleep(300 * time.Millisecond)
+			if len(res.Assignment) != 3 {
+				wantCode(t, b.Heartbeat(ctx, api.MemberRef{Group: "g", MemberID: res.MemberID, Generation: res.Generation}), api.CodeRebalanceInProgress)
+				res = must[api.NativeJoinResult](t)(b.JoinAndSync(ctx, nativeRequest(res.MemberID)))
+			}
+			if len(res.Assignment) != 3 {
+				t.Errorf("a partition that came after %v has no owner: %+v", after, res)
+			}
+		})
+	}
+}
+
 // TestCoverage: a partition withheld in a cooperative rebalance is no reason for another one; one that nobody has is.
 func TestCoverage(t *testing.T) {
 	tps := func(ps ...int32) (list []api.TopicPartition) {

@@ -212,7 +212,7 @@ func (a *assigner) assign(id string) {
 	if !ok {
 		return
 	}
-	assignments, err := a.compute(id, s)
+	assignments, counts, err := a.compute(id, s)
 	if err == nil {
 		ev := &Sync{Group: id, MemberID: s.leader, Generation: s.generation, Assignments: assignments}
 		err = a.t.queue.add(ev, func(res Result, err *api.Error) {
@@ -221,6 +221,8 @@ func (a *assigner) assign(id string) {
 				a.later(id)
 			case res.Err != nil && res.Err.Code == api.CodeStorageFull:
 				a.t.failSync(id, s.generation, res.Err)
+			case counts.changed(a.t.c.cfg.Partitions):
+				a.lookAtTopics(lookForAll) // a look in the meantime passed over the group, which was not Stable yet
 			}
 		})
 	}
@@ -251,21 +253,33 @@ func (t *term) failSync(id string, generation int32, cause error) {
 	}
 }
 
-func (a *assigner) compute(id string, s snapshot) ([]MemberAssignment, error) {
-	as, unreadable, err := s.assign(a.t.c.cfg.Partitions)
+// topicCounts is how many partitions each topic of an assignment had when it was made; 0 for those that were not there.
+type topicCounts map[string]int32
+
+func (c topicCounts) changed(count func(topic string) (int32, bool)) bool {
+	for topic, n := range c {
+		if now, _ := count(topic); now != n {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *assigner) compute(id string, s snapshot) ([]MemberAssignment, topicCounts, error) {
+	as, counts, unreadable, err := s.assign(a.t.c.cfg.Partitions)
 	for _, member := range unreadable {
 		a.t.c.logger.Warn("member with a subscription that cannot be read gets no partitions", "group", id, "member", member)
 	}
 	if err != nil {
-		return nil, api.Errorf(api.CodeInconsistentProtocol, "group %q: %w", id, err)
+		return nil, nil, api.Errorf(api.CodeInconsistentProtocol, "group %q: %w", id, err)
 	}
-	return as, nil
+	return as, counts, nil
 }
 
 // assign divides the partitions that there are. It also returns the members whose subscriptions it could not read.
-func (s snapshot) assign(count func(topic string) (int32, bool)) (as []MemberAssignment, unreadable []string, err error) {
+func (s snapshot) assign(count func(topic string) (int32, bool)) (as []MemberAssignment, counts topicCounts, unreadable []string, err error) {
 	members := make([]assign.Member, 0, len(s.members))
-	partitions := map[string]int32{}
+	partitions := topicCounts{}
 	for _, jm := range s.members {
 		m, err := assign.DecodeSubscription(s.protocol, jm.Metadata)
 		if err != nil {
@@ -282,13 +296,13 @@ func (s snapshot) assign(count func(topic string) (int32, bool)) (as []MemberAss
 	}
 	assignment, err := assign.Assign(s.protocol, members, partitions)
 	if err != nil {
-		return nil, unreadable, err
+		return nil, nil, unreadable, err
 	}
 	encoded := map[string][]byte{}
 	for member, tps := range assignment {
 		encoded[member] = assign.EncodeAssignment(tps)
 	}
-	return sortedAssignments(encoded), unreadable, nil
+	return sortedAssignments(encoded), partitions, unreadable, nil
 }
 
 func sortedAssignments(m map[string][]byte) []MemberAssignment {

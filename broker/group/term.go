@@ -103,6 +103,7 @@ func (t *term) armAll() {
 	defer t.mu.Unlock()
 	now := time.Now()
 	t.timers.set(timerKey{kind: sweepTimer}, now.Add(t.c.settings.OffsetsRetentionCheck), 0)
+	t.timers.set(timerKey{kind: assignTimer}, now.Add(topicsKnownAfter), 0)
 	t.machine.each(func(g *group) {
 		for id := range g.pending {
 			t.armSession(g, id)

@@ -268,7 +268,7 @@ func (tr *tracer) assign(w words) {
 		tr.t.Fatal("assign: the group has no leader")
 	}
 	s := g.snapshot()
-	as, _, err := s.assign(func(topic string) (int32, bool) { return int32(tr.number(w, topic, 0)), true })
+	as, _, _, err := s.assign(func(topic string) (int32, bool) { return int32(tr.number(w, topic, 0)), true })
 	if err != nil {
 		tr.t.Fatal(err)
 	}
