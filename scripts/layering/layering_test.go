@@ -42,6 +42,7 @@ var rules = []rule{
 	{of: "broker/api/...", may: []string{"broker/api/...", "proto/record/..."}},
 	{of: "broker/grpcapi/...", may: []string{"broker/grpcapi/...", "broker/api/...", "proto/..."}},
 	{of: "broker/kafka/...", may: []string{"broker/kafka/...", "broker/api/...", "proto/record/..."}},
+	{of: "broker/metrics/...", may: []string{"broker/metrics/...", "broker/api/...", "proto/record/..."}},
 	// Consumer groups are a state machine that partition runs without either knowing the other; they share raftlog's index type.
 	{of: "broker/group/...", may: []string{"broker/group/...", "broker/api/...", "raftlog", "proto/record/..."}},
 	{of: "broker/metadata/...", may: []string{"broker/metadata/...", "broker/api/...", "partition/transport/...", "proto/record/...", "membership/..."}},
@@ -87,6 +88,7 @@ func TestRulesCanFail(t *testing.T) {
 		{"client", "proto/flotilla/v1", false},
 		{"broker/grpcapi", "broker", true},
 		{"broker/kafka", "broker/grpcapi", true},
+		{"broker/metrics", "broker/kafka", true},
 		{"broker/group", "partition", true},
 		{"partition", "broker/api", true},
 		{"membership", "proto/record", true},
