@@ -34,14 +34,16 @@ type Config struct {
 	// Expect is how many brokers begin the cluster (--bootstrap-expect); 0: all. The others join it when they are started.
 	Expect int
 	Extra  []string // flags for each broker
+	// Kafka gives each broker a Kafka listener on a free port; where Hosts is set, Hosts decides.
+	Kafka bool
 	// Hosts are the addresses of broker i; nil: free ports on loopback.
 	Hosts func(i int) Addresses
 	// Wrap makes the command line that runs broker i's, for instance in a network namespace. It must end up as the same process. nil: as it is.
 	Wrap func(i int, argv []string) []string
 }
 
-// Addresses are where a broker listens, as host:port.
-type Addresses struct{ GRPC, Peer, Gossip string }
+// Addresses are where a broker listens, as host:port. Without Kafka it has no Kafka listener.
+type Addresses struct{ GRPC, Peer, Gossip, Kafka string }
 
 type process struct {
 	cmd   *exec.Cmd
@@ -86,19 +88,22 @@ func addresses(cfg Config) ([]Addresses, error) {
 	ports, err := freePorts(cfg.Brokers)
 	for i, p := range ports {
 		addrs[i] = Addresses{GRPC: loopback(p[0]), Peer: loopback(p[1]), Gossip: loopback(p[2])}
+		if cfg.Kafka {
+			addrs[i].Kafka = loopback(p[3])
+		}
 	}
 	return addrs, err
 }
 
-// freePorts finds three ports for each of n brokers, all held until the last one is found.
-func freePorts(n int) ([][3]int, error) {
+// freePorts finds four ports for each of n brokers, all held until the last one is found.
+func freePorts(n int) ([][4]int, error) {
 	var held []net.Listener
 	defer func() {
 		for _, l := range held {
 			_ = l.Close()
 		}
 	}()
-	found := make([][3]int, n)
+	found := make([][4]int, n)
 	for i := range found {
 		for j := range found[i] {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -119,6 +124,17 @@ func (c *Cluster) Addrs() []string {
 	var addrs []string
 	for _, a := range c.addrs {
 		addrs = append(addrs, a.GRPC)
+	}
+	return addrs
+}
+
+// KafkaAddrs are where Kafka clients connect, of the brokers that have such a listener.
+func (c *Cluster) KafkaAddrs() []string {
+	var addrs []string
+	for _, a := range c.addrs {
+		if a.Kafka != "" {
+			addrs = append(addrs, a.Kafka)
+		}
 	}
 	return addrs
 }
@@ -161,7 +177,7 @@ func (c *Cluster) command(i int) []string {
 	a := c.addrs[i]
 	argv := append([]string{c.cfg.Binary, "broker",
 		"--id", strconv.Itoa(i + 1), "--data-dir", c.Dir(i),
-		"--grpc-addr", a.GRPC, "--peer-addr", a.Peer, "--gossip-addr", a.Gossip, "--kafka-addr", "",
+		"--grpc-addr", a.GRPC, "--peer-addr", a.Peer, "--gossip-addr", a.Gossip, "--kafka-addr", a.Kafka,
 		"--join", strings.Join(join, ","), "--bootstrap-expect", strconv.Itoa(c.cfg.Expect)}, c.cfg.Extra...)
 	if c.cfg.Wrap != nil {
 		return c.cfg.Wrap(i, argv)
