@@ -71,19 +71,9 @@ func TestFetchEncoding(t *testing.T) {
 	}
 }
 
-func TestFetchSessionsAndEpochs(t *testing.T) {
+func TestFetchLeaderEpochs(t *testing.T) {
 	_, addr := serve(t, newFake(), Options{})
 	w := dial(t, addr)
-	for _, c := range []struct {
-		id, epoch int32
-		want      int16
-	}{{0, 0, 0}, {0, -1, 0}, {5, 1, errFetchSessionIDNotFound}, {0, 1, errInvalidFetchSessionEpoch}} {
-		req := fetchRequest(12, 0, 0, 0)
-		req.SessionID, req.SessionEpoch = c.id, c.epoch
-		if resp := ask[*kmsg.FetchResponse](w, req); resp.ErrorCode != c.want || resp.SessionID != 0 {
-			t.Errorf("session %d epoch %d: error %d, session %d", c.id, c.epoch, resp.ErrorCode, resp.SessionID)
-		}
-	}
 	for epoch, want := range map[int32]int16{-1: 0, 3: 0, 2: errFencedLeaderEpoch, 4: errUnknownLeaderEpoch} {
 		req := fetchRequest(12, 0, 0, 0)
 		req.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch

@@ -31,10 +31,13 @@ type fakeBroker struct {
 
 	join   func(context.Context, api.JoinRequest) (api.JoinResult, error)
 	commit func([]api.OffsetCommit) error
+
+	id    [16]byte // of the topic; zero: there is none
+	syncs int      // calls of SyncMetadata
 }
 
 func newFake() *fakeBroker {
-	return &fakeBroker{epochs: [2]int32{3, 3}, changed: make(chan struct{}), hold: map[int32]chan struct{}{}}
+	return &fakeBroker{id: topicID, epochs: [2]int32{3, 3}, changed: make(chan struct{}), hold: map[int32]chan struct{}{}}
 }
 
 func known(tp api.TopicPartition) error {
@@ -110,7 +113,7 @@ func (f *fakeBroker) fetchNow(req api.FetchRequest) (out []api.FetchResult, n in
 		} else {
 			r.HighWatermark, r.LeaderEpoch = f.next[p.Partition], f.epochs[p.Partition]
 			for _, b := range f.logs[p.Partition] {
-				if h, _ := record.ParseHeader(b); h.LastOffset() >= p.Offset && (len(r.Batches) == 0 || n+len(b) <= req.MaxBytes) {
+				if h, _ := record.ParseHeader(b); h.LastOffset() >= p.Offset && (n == 0 || n+len(b) <= req.MaxBytes) {
 					r.Batches, n = append(r.Batches, b), n+len(b)
 				}
 			}
@@ -225,9 +228,10 @@ func (f *fakeBroker) Metadata(topics []string) api.Metadata {
 		topics = []string{"orders"}
 	}
 	for _, name := range topics {
-		t := api.TopicMetadata{Name: name, Unknown: name != "orders"}
+		id := f.topicID()
+		t := api.TopicMetadata{Name: name, Unknown: name != "orders" || id == [16]byte{}}
 		if !t.Unknown {
-			t.ID = topicID
+			t.ID = id
 			t.Partitions = []api.PartitionMetadata{
 				{Partition: 0, Leader: 1, LeaderEpoch: 3, Replicas: []api.BrokerID{1, 9}}, {Partition: 1, Leader: api.NoBroker, Replicas: []api.BrokerID{1}},
 			}
@@ -236,9 +240,20 @@ func (f *fakeBroker) Metadata(topics []string) api.Metadata {
 	}
 	return m
 }
-func (f *fakeBroker) MetadataChanged() <-chan struct{}     { return nil }
-func (f *fakeBroker) SyncMetadata(context.Context)         {}
-func (f *fakeBroker) TopicName(id [16]byte) (string, bool) { return "orders", id == topicID }
+func (f *fakeBroker) MetadataChanged() <-chan struct{} { return nil }
+func (f *fakeBroker) SyncMetadata(context.Context) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.syncs++
+}
+func (f *fakeBroker) TopicName(id [16]byte) (string, bool) {
+	return "orders", id == f.topicID() && id != [16]byte{}
+}
+func (f *fakeBroker) topicID() [16]byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.id
+}
 func (f *fakeBroker) Status(context.Context) (api.ClusterStatus, error) {
 	return api.ClusterStatus{}, nil
 }

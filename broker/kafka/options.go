@@ -22,6 +22,10 @@ type Options struct {
 	MaxInflight int
 	// MaxRequestBytes bounds the requests of all connections that are in memory. Default 512 MiB.
 	MaxRequestBytes int64
+	// MaxFetchSessions bounds the fetch sessions of all clients, as max.incremental.fetch.session.cache.slots does. Default 1000.
+	MaxFetchSessions int
+	// MaxFetchSessionBytes bounds what they take. Default 64 MiB.
+	MaxFetchSessionBytes int64
 	// IdleTimeout closes connections without requests, as connections.max.idle.ms does. Default 10 min.
 	IdleTimeout time.Duration
 	// StallTimeout closes connections whose client does not go on sending a request that it has begun, or does not take its
@@ -71,6 +75,8 @@ func (o Options) withDefaults() Options {
 	o.MaxConnections = orDefault(o.MaxConnections, 10000)
 	o.MaxInflight = orDefault(o.MaxInflight, 128)
 	o.MaxRequestBytes = max(orDefault(o.MaxRequestBytes, 512<<20), int64(max(o.MaxMessageBytes+requestOverhead, groupRequestMax)))
+	o.MaxFetchSessions = orDefault(o.MaxFetchSessions, 1000)
+	o.MaxFetchSessionBytes = orDefault(o.MaxFetchSessionBytes, 64<<20)
 	o.IdleTimeout = orDefault(o.IdleTimeout, 10*time.Minute)
 	o.StallTimeout = orDefault(o.StallTimeout, 30*time.Second)
 	o.AppendTimeout = orDefault(o.AppendTimeout, 30*time.Second)

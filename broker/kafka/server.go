@@ -27,6 +27,8 @@ type Server struct {
 	// memory is what requests of all connections may take.
 	memory *semaphore.Weighted
 	slots  chan struct{} // connections
+	// sessions are those of Fetch, of all connections.
+	sessions *sessionCache
 
 	// stopping ends requests that wait for something to happen; aborting ends all others, once a graceful stop has run out of time.
 	stopping, aborting context.Context
@@ -44,6 +46,7 @@ func New(b api.Broker, opts Options) *Server {
 	s := &Server{
 		broker: b, opts: opts, log: opts.Logger, memory: semaphore.NewWeighted(opts.MaxRequestBytes),
 		slots: make(chan struct{}, opts.MaxConnections), conns: map[*conn]struct{}{},
+		sessions: newSessionCache(opts.MaxFetchSessions, opts.MaxFetchSessionBytes),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.aborting, s.abort = context.WithCancel(context.Background())

@@ -18,13 +18,18 @@ func (s *Server) topicNamed(name string, id [16]byte, byID bool) (string, int16)
 	if name, ok := s.broker.TopicName(id); ok {
 		return name, errNone
 	}
-	ctx, cancel := context.WithTimeout(s.aborting, callTimeout)
-	defer cancel()
-	s.broker.SyncMetadata(ctx) // another broker may have told the client
-	if name, ok := s.broker.TopicName(id); ok {
+	if name, ok := s.topicOfID(id); ok {
 		return name, errNone
 	}
 	return "", errUnknownTopicID
+}
+
+// topicOfID looks for a topic that is not known here: another broker may have told the client.
+func (s *Server) topicOfID(id [16]byte) (string, bool) {
+	ctx, cancel := context.WithTimeout(s.aborting, callTimeout)
+	defer cancel()
+	s.broker.SyncMetadata(ctx)
+	return s.broker.TopicName(id)
 }
 
 func recordCode(err error) int16 {
