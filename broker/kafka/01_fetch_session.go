@@ -339,3 +339,10 @@ func (c *sessionCache) removeLocked(s *fetchSession) {
 	delete(c.sessions, s.id)
 	c.bytes -= s.charged
 }
+
+// size is how many sessions there are, and what they take.
+func (c *sessionCache) size() (sessions int, bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.sessions), c.bytes
+}

@@ -102,8 +102,8 @@ func TestFetchSession(t *testing.T) {
 			appendTo(t, f, 1, "d")
 			step("1+")
 			step("", "-1")
-			if id != 0 || len(s.sessions.sessions) != 0 || s.sessions.bytes != 0 {
-				t.Errorf("a session without partitions goes on: ID %d, %d sessions of %d bytes", id, len(s.sessions.sessions), s.sessions.bytes)
+			if n, bytes := s.sessions.size(); id != 0 || n != 0 || bytes != 0 {
+				t.Errorf("a session without partitions goes on: ID %d, %d sessions of %d bytes", id, n, bytes)
 			}
 		})
 	}
@@ -148,8 +148,9 @@ func TestFetchSessionRefusals(t *testing.T) {
 	if got := fetch(12, next, 1).ErrorCode; got != errFetchSessionTopicID {
 		t.Errorf("names in a session of topic IDs: error %d", got)
 	}
-	if got := fetch(13, next, -1, "0@0"); got.SessionID != 0 || got.ErrorCode != 0 || len(s.sessions.sessions) != 0 {
-		t.Errorf("the last fetch: session %d, error %d, %d sessions are left", got.SessionID, got.ErrorCode, len(s.sessions.sessions))
+	got := fetch(13, next, -1, "0@0")
+	if n, _ := s.sessions.size(); got.SessionID != 0 || got.ErrorCode != 0 || n != 0 {
+		t.Errorf("the last fetch: session %d, error %d, %d sessions are left", got.SessionID, got.ErrorCode, n)
 	}
 	if got := fetch(13, 0, 0); got.SessionID != 0 || got.ErrorCode != 0 {
 		t.Errorf("a session of nothing: ID %d, error %d", got.SessionID, got.ErrorCode)
@@ -313,8 +314,8 @@ func TestFetchSessionEviction(t *testing.T) {
 	if create(1) == 0 || use(next, 1) != errFetchSessionIDNotFound || use(large, 4) != errNone {
 		t.Error("a session that nobody uses did not make room")
 	}
-	if len(c.sessions) != 2 {
-		t.Errorf("%d sessions", len(c.sessions))
+	if n, _ := c.size(); n != 2 {
+		t.Errorf("%d sessions", n)
 	}
 }
 
@@ -336,8 +337,8 @@ func TestFetchSessionBytes(t *testing.T) {
 	if f := c.begin(sessionRequest(12, id, 1, manyPartitions(11)...)); f.code != errFetchSessionIDNotFound {
 		t.Errorf("a session that outgrew the cache: error %d", f.code)
 	}
-	if len(c.sessions) != 0 || c.bytes != 0 {
-		t.Errorf("%d sessions, %d bytes are left", len(c.sessions), c.bytes)
+	if n, bytes := c.size(); n != 0 || bytes != 0 {
+		t.Errorf("%d sessions, %d bytes are left", n, bytes)
 	}
 	if create(10) == 0 {
 		t.Error("the room was not given back")
