@@ -64,5 +64,6 @@ type Status struct {
 	ConfigurationCommitted bool
 	LocalID                raft.ServerID
 	Producers              int
-	Err                    error // why it failed
+	Followers              []Follower // of a leader: the other servers
+	Err                    error      // why it failed
 }

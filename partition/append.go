@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/flotilla-log/flotilla/proto/record"
 )
@@ -47,17 +48,23 @@ func (r *Replica) append(ctx context.Context, req AppendRequest, done func(Appen
 	if err != nil {
 		return err
 	}
+	records, bytes, began := int(header.Count), len(batch), time.Now()
 	err = r.seq.submit(ctx, submission{
 		data: batch, batch: true, header: header, expected: req.Expected,
 		reply: func(res proposalResult) {
 			release()
+			if res.err == nil && !res.duplicate {
+				r.cfg.Meter.Acknowledged(records, bytes, time.Since(began))
+			}
 			done(r.appendResult(settings, res))
 		},
 	})
 	if err != nil {
 		release()
+		return err
 	}
-	return err
+	r.cfg.Meter.Appended(records, bytes)
+	return nil
 }
 
 // prepare checks a batch and brings it into the form in which it will be stored.

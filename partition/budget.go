@@ -14,6 +14,7 @@ import (
 type Budget struct {
 	bytes        int64
 	sem          *semaphore.Weighted
+	used         atomic.Int64
 	waiting      atomic.Int64
 	waitingBytes atomic.Int64
 	waiters      int64
@@ -47,6 +48,7 @@ func (b *Budget) decode(ctx context.Context, f func() error) error {
 func (b *Budget) acquire(ctx context.Context, n, size int64) (int64, error) {
 	n, size = min(n, b.bytes), min(size, b.bytes)
 	if b.sem.TryAcquire(n) {
+		b.used.Add(n)
 		return n, nil
 	}
 	defer b.waiting.Add(-1)
@@ -57,11 +59,16 @@ func (b *Budget) acquire(ctx context.Context, n, size int64) (int64, error) {
 	if err := b.sem.Acquire(ctx, n); err != nil {
 		return 0, fmt.Errorf("waiting for room among the appends in flight: %w", err)
 	}
+	b.used.Add(n)
 	return n, nil
 }
 
 func (b *Budget) release(n int64) {
 	if n > 0 {
+		b.used.Add(-n)
 		b.sem.Release(n)
 	}
 }
+
+// Used is how many bytes are taken at the moment, and the most that can be.
+func (b *Budget) Used() (bytes, limit int64) { return b.used.Load(), b.bytes }

@@ -28,6 +28,7 @@ type Config struct {
 	Budget    *Budget // of the whole broker; nil: only the partition's own limit
 	Timing    Timing
 	Limits    Limits
+	Meter     Meter            // counts; nil: nobody does
 	Now       func() time.Time // for timestamps, retention and segment ages; nil: time.Now
 	Logger    hclog.Logger
 	// OnEvent is told what happens to the replica. Calls come one at a time, from one of several goroutines, and must not block or call the
@@ -99,6 +100,23 @@ type Machine interface {
 	Restore([]byte) error
 }
 
+// Meter is told what passes through a replica. Calls come from many goroutines and must cost next to nothing.
+type Meter interface {
+	// Appended is called when a leader has taken a batch in: it is validated and on its way. Retries count again.
+	Appended(records, bytes int)
+	// Acknowledged is called when that batch is committed; took is the time since Appended. Duplicates do not count.
+	Acknowledged(records, bytes int, took time.Duration)
+	// Synced is called after each fdatasync of the log.
+	Synced(took time.Duration)
+}
+
+// noMeter counts nothing.
+type noMeter struct{}
+
+func (noMeter) Appended(int, int)                    {}
+func (noMeter) Acknowledged(int, int, time.Duration) {}
+func (noMeter) Synced(time.Duration)                 {}
+
 // EventType says what an Event tells.
 type EventType uint8
 
@@ -152,6 +170,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Meter == nil {
+		c.Meter = noMeter{}
 	}
 	if c.OnEvent == nil {
 		c.OnEvent = func(Event) {}

@@ -36,15 +36,16 @@ type Log struct {
 
 	failure    atomic.Pointer[error]
 	onFailure  func(error)
+	onSync     func(took time.Duration)
 	failFast   atomic.Bool
 	serve      atomic.Bool // ServeFollowers was called
 	closed     atomic.Bool
 	lastSealed atomic.Uint64 // last index of the newest sealed segment, 0 if none
 	background sync.WaitGroup
 
-	adm sync.Mutex
+	adm gate
 
-	wmu       sync.Mutex
+	wmu       gate
 	alloc     int64 // size of the active file with what was preallocated
 	truncated bool  // by a conflict, and nothing was stored since: raft may remember entries that are gone
 	failedGen bool  // a write was undone: the next frames need a generation of their own

@@ -42,6 +42,8 @@ type Options struct {
 	Logger hclog.Logger
 	// Now is the clock for segment ages; nil means time.Now.
 	Now func() time.Time
+	// OnSync is told how long each fdatasync of StoreLogs took. It must not block. Nil: nobody is.
+	OnSync func(took time.Duration)
 	// OnFailure is called once, when the log is poisoned, from the goroutine that found out. It must neither block nor call the log.
 	OnFailure func(error)
 }
@@ -72,6 +74,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.OnSync == nil {
+		o.OnSync = func(time.Duration) {}
 	}
 	if o.OnFailure == nil {
 		o.OnFailure = func(error) {}

@@ -123,9 +123,11 @@ func (l *Log) storeRun(logs []*raft.Log) (int, error) {
 	}
 	synced := h.seg.synced
 	if set.durability == DurabilityQuorum {
+		began := time.Now()
 		if err := h.file.Datasync(); err != nil {
 			return 0, l.syncFailed(h, err)
 		}
+		l.onSync(time.Since(began))
 		synced = h.seg.end + size
 	}
 	l.publish(h.seg, r.frames, logs[:n], synced)

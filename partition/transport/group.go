@@ -56,6 +56,8 @@ type Group struct {
 	commit atomic.Uint64          // the highest commit index that raft has sent
 	farMu  sync.Mutex             // innermost
 	far    map[raft.ServerID]bool // followers that were far behind when last sent something
+	// followers are how far they are.
+	followers followers
 
 	mu     sync.Mutex // orders consumer and inflight alike; guards isClosed
 	closed chan struct{}
@@ -166,6 +168,7 @@ func (g *Group) AppendEntries(id raft.ServerID, target raft.ServerAddress, args 
 		return g.failure("append entries", target, err)
 	}
 	g.note(id, behind(args, 1))
+	g.heard(id, args, resp)
 	return nil
 }
 

@@ -199,6 +199,9 @@ func (p *pipeline) await(pt *part) bool {
 // hand gives a completed future to raft, failed ones too: raft then leaves the pipeline.
 func (p *pipeline) hand(f *appendFuture) bool {
 	f.complete()
+	if f.err == nil {
+		p.g.heard(p.server, f.args, f.resp)
+	}
 	select {
 	case p.ready <- f:
 		return true
