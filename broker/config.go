@@ -11,6 +11,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/flotilla-log/flotilla/broker/api"
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/membership"
+	"github.com/flotilla-log/flotilla/partition/stable"
 	"github.com/flotilla-log/flotilla/raftlog/vfs"
 )
 
@@ -138,6 +141,13 @@ type Seams struct {
 	DialPeer func(ctx context.Context, network, addr string) (net.Conn, error)
 	// PartitionFS holds the partitions' directories; nil: the operating system's files.
 	PartitionFS vfs.FS
+	// FS holds the rest of the data directory, but for the metadata group's files and the vote store; nil: the operating system's files.
+	FS vfs.FS
+	// StableBackend and MetadataStores replace the vote store's file and the metadata group's.
+	StableBackend  stable.Backend
+	MetadataStores *metadata.Stores
+	// Gossip replaces the sockets of the membership.
+	Gossip membership.Transport
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -179,6 +189,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Seams.PartitionFS == nil {
 		c.Seams.PartitionFS = vfs.OS()
+	}
+	if c.Seams.FS == nil {
+		c.Seams.FS = vfs.OS()
 	}
 	if c.Seams.Now == nil {
 		c.Seams.Now = time.Now

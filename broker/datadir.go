@@ -44,11 +44,11 @@ const (
 )
 
 // lockDataDir makes the directory and takes its lock, which the operating system releases with the process, however it ends.
-func lockDataDir(dir string) (io.Closer, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+func lockDataDir(fsys vfs.FS, dir string) (io.Closer, error) {
+	if err := makeDataDir(fsys, dir); err != nil {
 		return nil, fmt.Errorf("making the data directory: %w", err)
 	}
-	l, err := vfs.OS().Lock(filepath.Join(dir, lockFile))
+	l, err := fsys.Lock(filepath.Join(dir, lockFile))
 	if errors.Is(err, vfs.ErrLocked) {
 		return nil, fmt.Errorf("%w: another process runs on %s; stop it or choose another --data-dir", ErrDataDirInUse, dir)
 	}
@@ -58,14 +58,22 @@ func lockDataDir(dir string) (io.Closer, error) {
 	return l, nil
 }
 
+// makeDataDir makes the directory; what is in it is for the owner and the group.
+func makeDataDir(fsys vfs.FS, dir string) error {
+	if fsys == vfs.OS() {
+		return os.MkdirAll(dir, 0o750)
+	}
+	return fsys.MkdirAll(dir)
+}
+
 // checkDataDir finds a directory of which a part is gone. The identity and the votes must not be lost while replicas remain: a broker
 // that forgot its votes could elect two leaders in one term.
-func checkDataDir(dir string) error {
+func checkDataDir(fsys vfs.FS, dir string) error {
 	have := func(name string) bool {
-		_, err := os.Stat(filepath.Join(dir, name))
+		_, err := fsys.Stat(filepath.Join(dir, name))
 		return err == nil
 	}
-	replicas, err := os.ReadDir(filepath.Join(dir, partitionsDir))
+	replicas, err := fsys.ReadDir(filepath.Join(dir, partitionsDir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

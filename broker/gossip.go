@@ -30,7 +30,7 @@ func (b *Broker) startGossip(ctx context.Context) error {
 		OnConflict: func(err error) {
 			b.log.Error("a broker that must not be here takes part in the gossip", "error", err)
 		},
-		Fast: b.cfg.Timing.FastGossip, Logger: b.log.Named("gossip"),
+		Fast: b.cfg.Timing.FastGossip, Logger: b.log.Named("gossip"), Transport: b.cfg.Seams.Gossip,
 	})
 	if err != nil {
 		return err

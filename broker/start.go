@@ -51,15 +51,15 @@ func (b *Broker) Start(ctx context.Context) error {
 }
 
 func (b *Broker) openDataDir(context.Context) error {
-	lock, err := lockDataDir(b.cfg.DataDir)
+	lock, err := lockDataDir(b.cfg.Seams.FS, b.cfg.DataDir)
 	if err != nil {
 		return err
 	}
 	b.closers = append(b.closers, func() { _ = lock.Close() })
-	if err := checkDataDir(b.cfg.DataDir); err != nil {
+	if err := checkDataDir(b.cfg.Seams.FS, b.cfg.DataDir); err != nil {
 		return err
 	}
-	b.identity, err = metadata.OpenIdentity(b.cfg.DataDir, b.cfg.ID)
+	b.identity, err = metadata.OpenIdentityOn(b.cfg.Seams.FS, b.cfg.DataDir, b.cfg.ID)
 	return err
 }
 
@@ -145,7 +145,7 @@ func (b *Broker) gossipAdvertise() string {
 
 func (b *Broker) openStable(context.Context) error {
 	s, err := stable.OpenWith(stable.Options{
-		Path: filepath.Join(b.cfg.DataDir, stableFile), Logger: b.log.Named("stable"),
+		Path: filepath.Join(b.cfg.DataDir, stableFile), Logger: b.log.Named("stable"), Backend: b.cfg.Seams.StableBackend,
 		// Without votes on the disk no group of this broker can go on.
 		OnFailure: func(err error) { b.fail(fmt.Errorf("storing terms and votes: %w", err)) },
 	})
@@ -176,6 +176,7 @@ func (b *Broker) openMetadata(context.Context) error {
 	n, err := metadata.Open(metadata.Config{
 		Dir: filepath.Join(b.cfg.DataDir, metadataDir), Identity: b.identity, Transport: b.transport,
 		Stable:    b.stable.Group(metadata.Group),
+		Stores:    b.cfg.Seams.MetadataStores,
 		Timing:    metadata.Timing{Heartbeat: b.cfg.Timing.MetadataHeartbeat},
 		OnFailure: func(err error) { b.fail(fmt.Errorf("metadata: %w", err)) },
 		Logger:    b.log.Named("metadata"),

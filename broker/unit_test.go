@@ -15,6 +15,7 @@ import (
 	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/proto/record"
 	"github.com/flotilla-log/flotilla/raftlog"
+	"github.com/flotilla-log/flotilla/raftlog/vfs"
 )
 
 func TestConfigErrorsSayWhatToDo(t *testing.T) {
@@ -108,7 +109,7 @@ func TestIncompleteDataDirIsRefused(t *testing.T) {
 		for _, name := range c.have {
 			touch(dir, name)
 		}
-		if err := checkDataDir(dir); errors.Is(err, ErrDataDirIncomplete) != c.bad {
+		if err := checkDataDir(vfs.OS(), dir); errors.Is(err, ErrDataDirIncomplete) != c.bad {
 			t.Errorf("with %v: %v", c.have, err)
 		}
 	}
@@ -116,15 +117,15 @@ func TestIncompleteDataDirIsRefused(t *testing.T) {
 
 func TestSecondProcessOnADataDir(t *testing.T) {
 	dir := t.TempDir()
-	l, err := lockDataDir(dir)
+	l, err := lockDataDir(vfs.OS(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockDataDir(dir); !errors.Is(err, ErrDataDirInUse) || !strings.Contains(err.Error(), dir) {
+	if _, err := lockDataDir(vfs.OS(), dir); !errors.Is(err, ErrDataDirInUse) || !strings.Contains(err.Error(), dir) {
 		t.Errorf("the second lock gave %v", err)
 	}
 	_ = l.Close()
-	l, err = lockDataDir(dir)
+	l, err = lockDataDir(vfs.OS(), dir)
 	if err != nil {
 		t.Fatalf("after the first was released: %v", err)
 	}

@@ -30,6 +30,7 @@ func (m *Membership) memberlistConfig() (*memberlist.Config, error) {
 	c.BindAddr, c.BindPort = host, port
 	c.Delegate, c.Events, c.Alive, c.Merge, c.Conflict = m.delegate, m.delegate, m.delegate, m.delegate, m.delegate
 	c.Logger = standardLogger(m.log)
+	c.Transport = m.cfg.Transport
 	c.EnableCompression = false // the messages are small
 	c.TCPTimeout = 3 * time.Second
 	// A broker that was seen to fail may come back with another address at once.

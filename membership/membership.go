@@ -54,7 +54,12 @@ type Config struct {
 	// Fast shortens all times for clusters on one machine: failures are noticed in about two seconds.
 	Fast   bool
 	Logger hclog.Logger
+	// Transport is used instead of sockets, for simulated networks; BindAddr then only says where this broker is reached. nil: the operating system's network.
+	Transport Transport
 }
+
+// Transport carries memberlist's packets and streams.
+type Transport = memberlist.Transport
 
 // Membership is this broker's part in the gossip. Two goroutines belong to it, the dispatcher of events and the rejoiner; Close
 // stops both through done and waits. No lock of it is held while memberlist is called.

@@ -6,24 +6,28 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/flotilla-log/flotilla/broker/api"
+	"github.com/flotilla-log/flotilla/raftlog/vfs"
 )
 
 const (
 	identityFile    = "broker.json"
 	identityVersion = 1
+	// identityBytesMax is far more than the file can have.
+	identityBytesMax = 1 << 20
 )
 
 // Identity is broker.json: which broker, which incarnation of its data directory, which cluster. Its methods may be called from
 // many goroutines.
 type Identity struct {
+	fs  vfs.FS
 	dir string
 
 	mu      sync.Mutex
@@ -53,8 +57,13 @@ type Pledge struct {
 // OpenIdentity reads <dir>/broker.json, or makes it with a random incarnation if there is none.
 // ErrBrokerMismatch, ErrNewerFormat, ErrMalformed.
 func OpenIdentity(dir string, broker api.BrokerID) (*Identity, error) {
-	i := &Identity{dir: dir, changed: make(chan struct{})}
-	data, err := os.ReadFile(i.path())
+	return OpenIdentityOn(vfs.OS(), dir, broker)
+}
+
+// OpenIdentityOn is OpenIdentity on a file system other than the operating system's.
+func OpenIdentityOn(fsys vfs.FS, dir string, broker api.BrokerID) (*Identity, error) {
+	i := &Identity{fs: fsys, dir: dir, changed: make(chan struct{})}
+	data, err := i.readFile()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		i.rec = identityRecord{FormatVersion: identityVersion, BrokerID: broker, Incarnation: randomName()[:12]} // 60 random bits
@@ -169,48 +178,60 @@ func (i *Identity) update(change func(*identityRecord) error) error {
 	if err != nil {
 		return err
 	}
-	if old, err := os.ReadFile(i.path()); err == nil && string(old) == string(data)+"\n" {
+	if old, err := i.readFile(); err == nil && string(old) == string(data)+"\n" {
 		i.rec = next
 		return nil
 	}
-	if err := writeFileDurably(i.path(), append(data, '\n')); err != nil {
+	if err := i.writeDurably(append(data, '\n')); err != nil {
 		return err
 	}
 	i.rec = next
 	return nil
 }
 
-// writeFileDurably replaces a file so that a crash leaves the old or the new content: the new file is on disk before its
-// name replaces the old one, and the name is on disk before the call returns.
-func writeFileDurably(path string, data []byte) error {
-	tmp := path + ".tmp"
-	if err := writeAndSync(tmp, data); err != nil {
-		return err
+func (i *Identity) readFile() ([]byte, error) {
+	f, err := i.fs.Open(i.path())
+	if err != nil {
+		return nil, err
 	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
 	}
-	return syncDir(filepath.Dir(path))
+	if size > identityBytesMax {
+		return nil, fmt.Errorf("%w: it has %d bytes", ErrMalformed, size)
+	}
+	data := make([]byte, size)
+	if n, err := f.ReadAt(data, 0); err != nil && !(errors.Is(err, io.EOF) && n == len(data)) {
+		return nil, err
+	}
+	return data, nil
 }
 
-func writeAndSync(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+// writeDurably replaces the file so that a crash leaves the old or the new content: the new file is on disk before its
+// name replaces the old one, and the name is on disk before the call returns.
+func (i *Identity) writeDurably(data []byte) error {
+	tmp := i.path() + ".tmp"
+	if err := i.writeAndSync(tmp, data); err != nil {
+		return err
+	}
+	if err := i.fs.Rename(tmp, i.path()); err != nil {
+		return err
+	}
+	return i.fs.SyncDir(i.dir)
+}
+
+func (i *Identity) writeAndSync(path string, data []byte) error {
+	f, err := i.fs.Create(path)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
+	_, err = f.WriteAt(data, 0)
 	if err == nil {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 // randomName returns 26 random lower-case letters and digits (128 bits).

@@ -3,6 +3,7 @@ package metadata
 import (
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -12,9 +13,21 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// logStore is the group's log in raft.db. It remembers whether the last write failed.
+// Stores are a log and snapshots that are not files. What either has answered is durable.
+type Stores struct {
+	Log       LogBackend
+	Snapshots raft.SnapshotStore
+}
+
+// LogBackend holds the entries: raft.db, or what Config.Stores has.
+type LogBackend interface {
+	raft.LogStore
+	io.Closer
+}
+
+// logStore is the group's log. It remembers whether the last write failed.
 type logStore struct {
-	*raftboltdb.BoltStore
+	LogBackend
 	failed atomic.Pointer[error]
 }
 
@@ -33,7 +46,7 @@ func openLog(dir string) (l *logStore, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open raft.db: %w", err)
 	}
-	return &logStore{BoltStore: bolt}, nil
+	return &logStore{LogBackend: bolt}, nil
 }
 
 // StoreLog implements raft.LogStore.
@@ -41,7 +54,7 @@ func (l *logStore) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Lo
 
 // StoreLogs implements raft.LogStore.
 func (l *logStore) StoreLogs(logs []*raft.Log) error {
-	err := l.BoltStore.StoreLogs(logs)
+	err := l.LogBackend.StoreLogs(logs)
 	if err != nil {
 		l.failed.Store(&err)
 		return err

@@ -28,6 +28,8 @@ type Config struct {
 	// Stable holds this group's term and vote: stable.Store.Group(metadata.Group).
 	Stable raft.StableStore
 	Timing Timing
+	// Stores replace raft.db and the snapshots in Dir, for simulated disks; nil: the files.
+	Stores *Stores
 	// OnFailure is called at most once, when the node finds that the broker must not go on: it belongs to another cluster, or a newer release has written
 	// to the metadata log (ErrNewerFormat). It must not block.
 	OnFailure func(error)
@@ -103,10 +105,8 @@ func Open(cfg Config) (*Node, error) {
 
 // open brings Raft up; after an error nothing is left open.
 func (n *Node) open() (err error) {
-	if err := os.MkdirAll(n.cfg.Dir, 0o755); err != nil {
-		return err
-	}
-	if n.logs, err = openLog(n.cfg.Dir); err != nil {
+	var snapshots raft.SnapshotStore
+	if n.logs, snapshots, err = n.openStores(); err != nil {
 		return err
 	}
 	defer func() {
@@ -114,14 +114,29 @@ func (n *Node) open() (err error) {
 			err = errors.Join(err, n.logs.Close())
 		}
 	}()
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.cfg.Dir, keepSnapshots, quiet(n.log.Named("snapshots")))
-	if err != nil {
-		return err
-	}
 	if err := n.checkFiles(snapshots); err != nil {
 		return err
 	}
 	return n.startRaft(snapshots)
+}
+
+// openStores opens log and snapshots; after an error nothing is left open.
+func (n *Node) openStores() (*logStore, raft.SnapshotStore, error) {
+	if s := n.cfg.Stores; s != nil {
+		return &logStore{LogBackend: s.Log}, s.Snapshots, nil
+	}
+	if err := os.MkdirAll(n.cfg.Dir, 0o755); err != nil {
+		return nil, nil, err
+	}
+	logs, err := openLog(n.cfg.Dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.cfg.Dir, keepSnapshots, quiet(n.log.Named("snapshots")))
+	if err != nil {
+		return nil, nil, errors.Join(err, logs.Close())
+	}
+	return logs, snapshots, nil
 }
 
 // checkFiles refuses to start a member whose files are gone, and completes a bootstrap that was interrupted.

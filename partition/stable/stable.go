@@ -55,6 +55,8 @@ type Options struct {
 	LockTimeout time.Duration
 	// Logger is for waiting on space and failures; nil means none.
 	Logger hclog.Logger
+	// Backend keeps the values instead of a file at Path, for simulated disks; nil means the file.
+	Backend Backend
 }
 
 // Store is one broker's stable store. All stored values are also in memory, so reads never touch the file. Its goroutine
@@ -95,7 +97,11 @@ func OpenWith(opts Options) (*Store, error) {
 		values: map[transport.GroupID]map[string][]byte{}, pending: map[transport.GroupID]int{},
 	}
 	s.commit = s.commitBolt
-	if err := s.open(); err != nil {
+	open := s.open
+	if opts.Backend != nil {
+		s.commit, open = s.commitBackend, s.openBackend
+	}
+	if err := open(); err != nil {
 		return nil, fmt.Errorf("%s: %w", opts.Path, err)
 	}
 	go s.run()
@@ -284,5 +290,8 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	close(s.stop)
 	<-s.done
+	if s.db == nil {
+		return s.opts.Backend.Close()
+	}
 	return s.db.Close()
 }
