@@ -32,11 +32,12 @@ type env struct {
 	n       int // brokers that are members now
 	end     time.Time
 	rounds  int
+	notes   []string // for the report
 }
 
 func newEnv(s scenario, o options, rnd *rand.Rand) (e *env, err error) {
 	e = &env{rnd: rnd, n: startingBrokers}
-	cfg := procs.Config{Binary: o.binary, Brokers: s.brokers(), Expect: startingBrokers, Extra: append([]string{"--preferred-after", "2s", "--offsets-partitions", "4"}, s.flags...)}
+	cfg := procs.Config{Binary: o.binary, Brokers: s.brokers(), Expect: startingBrokers, Extra: s.brokerFlags()}
 	if namespaced() {
 		if e.net, err = newNetwork(cfg.Brokers); err != nil {
 			return nil, err

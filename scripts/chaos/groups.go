@@ -50,11 +50,13 @@ func (w *workload) startGroup(ctx context.Context) error {
 // member is one membership, until ctx ends or an error that no retry mends.
 func (g *groupWork) member(ctx context.Context, name string) {
 	session := map[client.TopicPartition]string{}
+	var k *client.GroupConsumer
 	k, err := g.w.client.NewGroupConsumer(groupName, []string{eventsTopic, condTopic},
 		client.WithAutoCommit(0), client.WithSessionTimeout(sessionTimeout), client.WithRebalanceTimeout(20*time.Second), client.WithMaxWait(200*time.Millisecond),
 		client.WithOnAssigned(func(_ context.Context, tps []client.TopicPartition) {
 			for _, tp := range tps {
 				session[tp] = fmt.Sprintf("%s/%d", name, g.sessions.Add(1))
+				g.w.rec.Assign(history.Assign{At: g.w.rec.Now(), Group: groupName, Generation: k.Generation(), Member: k.MemberID(), Partition: partitionOf(tp)})
 			}
 		}))
 	if err != nil {

@@ -30,6 +30,7 @@ type options struct {
 	scenario string
 	time     time.Duration
 	seed     uint64
+	repeat   int
 	keep     string
 	gaps     bool
 }
@@ -40,6 +41,7 @@ func main() {
 	flag.StringVar(&o.scenario, "scenario", "all", "scenarios by name, separated by commas; all; or list")
 	flag.DurationVar(&o.time, "time", 20*time.Second, "how long each scenario breaks things; a round that has begun is completed")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "of the choice of victims")
+	flag.IntVar(&o.repeat, "repeat", 1, "how often each scenario is run, each time on a cluster of its own and with the next seed")
 	flag.StringVar(&o.keep, "keep", "", "directory to which the brokers' logs are copied when a scenario fails")
 	flag.BoolVar(&o.gaps, "gaps", false, "print every gap")
 	flag.Parse()
@@ -62,31 +64,56 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	}
 	if chosen == nil {
 		for _, s := range scenarios {
-			fmt.Fprintf(out, "%-18s %s\n", s.name, s.what)
+			fmt.Fprintf(out, "%-22s %s\n", s.name, s.what)
 		}
 		return nil
 	}
+	var lines []*line
 	var bad []string
 	for _, s := range chosen {
+		l := repeat(ctx, o, s, out)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if s.isolated && !namespaced() {
-			fmt.Fprintf(out, "%-18s not possible without network namespaces (Linux, root)\n", s.name)
-			continue
-		}
-		good, err := play(ctx, o, s, rand.New(rand.NewPCG(o.seed, 0)), out)
-		if err != nil {
-			fmt.Fprintf(out, "%-18s ERROR    %v\n", s.name, err)
-		}
-		if err != nil || !good {
+		lines = append(lines, l)
+		if !l.good() {
 			bad = append(bad, s.name)
 		}
 	}
+	printSummary(out, lines)
 	if len(bad) > 0 {
 		return errors.New("not good: " + strings.Join(bad, ", "))
 	}
 	return nil
+}
+
+// repeat runs a scenario as often as was asked for, each time with the next seed.
+func repeat(ctx context.Context, o options, s scenario, out io.Writer) *line {
+	l := &line{scenario: s}
+	if l.notPossible = s.notPossible(); l.notPossible != "" {
+		fmt.Fprintf(out, "%-22s not possible: %s\n", s.name, l.notPossible)
+		return l
+	}
+	for range o.repeat {
+		r, err := play(ctx, o, s, rand.New(rand.NewPCG(o.seed, 0)))
+		if ctx.Err() != nil {
+			return l
+		}
+		if r != nil {
+			r.print(out)
+			if o.gaps {
+				printGaps(out, r.gaps)
+			}
+			l.add(r)
+		}
+		if err != nil {
+			fmt.Fprintf(out, "%-22s ERROR    %v\n", s.name, err)
+			l.bad++
+		}
+		o.seed++
+	}
+	l.judge()
+	return l
 }
 
 // choose finds scenarios by name; none for "list".

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -28,36 +27,32 @@ const (
 	scenarioLimit = 6 * time.Minute
 )
 
-// play runs one scenario on a cluster of its own and prints the verdict. good is false if the checker or the cluster found fault.
-func play(ctx context.Context, o options, s scenario, rnd *rand.Rand, out io.Writer) (good bool, err error) {
+// play runs one scenario once, on a cluster of its own. An error is one of the run itself; what the cluster does wrong is in the report.
+func play(ctx context.Context, o options, s scenario, rnd *rand.Rand) (r *report, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.time+scenarioLimit)
 	defer cancel()
 	e, err := newEnv(s, o, rnd)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer func() {
-		if !good && o.keep != "" {
-			err = errors.Join(err, e.keepLogs(filepath.Join(o.keep, s.name)))
+		if o.keep != "" && (r == nil || !r.good()) {
+			err = errors.Join(err, e.keepLogs(filepath.Join(o.keep, fmt.Sprint(s.name, "-", o.seed))))
 		}
 		err = errors.Join(err, e.close())
 	}()
 	if s.prepare != nil {
 		clean, err := s.prepare(e)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 		defer clean()
 	}
-	r := &report{name: s.name, seed: o.seed}
-	if err := e.play(ctx, o, s, r); err != nil {
-		return false, err
+	result := &report{name: s.name, seed: o.seed}
+	if err := e.play(ctx, o, s, result); err != nil {
+		return nil, err
 	}
-	r.print(out)
-	if o.gaps {
-		r.printGaps(out)
-	}
-	return r.good(), nil
+	return result, nil
 }
 
 // play works, breaks, heals, settles, reads back and judges. What the cluster does wrong goes into the report; an error is one of the run itself.
@@ -66,7 +61,7 @@ func (e *env) play(ctx context.Context, o options, s scenario, r *report) error 
 		return err
 	}
 	e.rec = history.NewRecorder()
-	w := &workload{rec: e.rec, client: e.client, addrs: e.cluster.Addrs()[:startingBrokers]}
+	w := &workload{rec: e.rec, client: e.client, addrs: e.cluster.Addrs()[:startingBrokers], settings: s.settings()}
 	if err := w.start(ctx); err != nil {
 		return err
 	}
@@ -87,7 +82,7 @@ func (e *env) play(ctx context.Context, o options, s scenario, r *report) error 
 	r.add(e.panics())
 	h := e.rec.History()
 	r.result = checker.Check(h, checker.Options{MinAcks: minAcks, MinDuring: minDuring})
-	r.gaps, r.rounds, r.trouble = gaps(h), e.rounds, w.trouble
+	r.gaps, r.rounds, r.trouble, r.notes, r.steadyLost = gaps(h), e.rounds, w.trouble, e.notes, steadyLost(h)
 	return nil
 }
 

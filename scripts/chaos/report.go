@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -10,10 +9,9 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/scripts/chaos/checker"
-	"github.com/flotilla-log/flotilla/scripts/chaos/history"
 )
 
-// report is what a scenario ends with.
+// report is what one run of a scenario ends with.
 type report struct {
 	name     string
 	seed     uint64
@@ -22,6 +20,9 @@ type report struct {
 	gaps     []gap
 	rounds   int
 	trouble  map[string]int
+	notes    []string // what the scenario measured besides
+	// steadyLost is how many records the steady producer gave up: failed, or with an unknown outcome.
+	steadyLost int
 }
 
 func (r *report) add(err error) {
@@ -32,15 +33,27 @@ func (r *report) add(err error) {
 
 func (r *report) good() bool { return r.result.Good() && len(r.problems) == 0 }
 
-func (r *report) print(out io.Writer) {
-	verdict := r.result.Verdict()
+func (r *report) verdict() string {
 	if len(r.problems) > 0 {
-		verdict = "FAIL"
+		return "FAIL"
 	}
+	return r.result.Verdict()
+}
+
+func (r *report) print(out io.Writer) {
 	c := r.result.Counts
-	fmt.Fprintf(out, "%-18s %-8s %d rounds; writes: %d acknowledged, %d failed, %d unknown (%d tried during faults); %d reads, %d commits, %d generations; %s\n",
-		r.name, verdict, r.rounds, c.Acked, c.Failed, c.Unknown, c.During, c.Reads, c.Commits, c.Generations, summary(r.gaps))
-	if verdict != "ok" {
+	led, others := summary(r.gaps)
+	fmt.Fprintf(out, "%-22s %-8s %d rounds; writes: %d acknowledged, %d failed, %d unknown (%d tried during faults); %d reads, %d commits, %d generations\n",
+		r.name, r.verdict(), r.rounds, c.Acked, c.Failed, c.Unknown, c.During, c.Reads, c.Commits, c.Generations)
+	fmt.Fprintf(out, "    longest gap: %s", led)
+	if others.n > 0 {
+		fmt.Fprintf(out, "; of partitions led elsewhere: %s", others)
+	}
+	fmt.Fprintf(out, "\n    per partition, median / max in ms: %s\n", perPartition(r.gaps))
+	for _, n := range r.notes {
+		fmt.Fprintf(out, "    %s\n", n)
+	}
+	if r.verdict() != "ok" {
 		fmt.Fprintf(out, "    seed %d\n", r.seed)
 	}
 	if r.result.Invalid != "" {
@@ -57,79 +70,107 @@ func (r *report) print(out io.Writer) {
 	}
 }
 
-// afterFault is how long after its end a fault is held to account for a gap.
-const afterFault = 3 * time.Second
-
-// gap is the longest time without an acknowledgement to the steady writer of a partition, for one fault.
-type gap struct {
-	partition history.Partition
-	fault     history.Fault
-	time      time.Duration
+// bound is what the gaps of a scenario, over all repetitions, must stay below. The zero value is no bound.
+type bound struct {
+	median, max time.Duration
+	// all counts every partition, and not only those whose leader was struck.
+	all bool
+	// noFailed: no acknowledgement may fail for good.
+	noFailed bool
 }
 
-// led tells whether the fault struck the partition's leader, or every broker.
-func (g gap) led() bool { return g.fault.Victim == 0 || g.fault.Leaders[g.partition] == g.fault.Victim }
-
-// gaps are those of all partitions of events and all faults.
-func gaps(h *history.History) []gap {
-	acks := map[history.Partition][]time.Duration{}
-	for _, p := range h.Produces {
-		if p.Producer == "steady" && p.Outcome == history.OK {
-			acks[p.Partition] = append(acks[p.Partition], p.End)
-		}
-	}
-	var all []gap
-	for p, times := range acks {
-		slices.Sort(times)
-		for _, f := range h.Faults {
-			all = append(all, gap{p, f, longest(times, f.Start, f.End+afterFault)})
-		}
-	}
-	return all
+// line is a scenario in the summary of a run: all its repetitions together.
+type line struct {
+	scenario     scenario
+	runs, bad    int
+	rounds       int
+	acked, lost  int // writes acknowledged; writes that were given up: failed, or with an unknown outcome
+	gaps         []gap
+	notes        []string
+	notPossible  string
+	boundsMissed []string
 }
 
-func longest(times []time.Duration, from, to time.Duration) time.Duration {
-	var gap time.Duration
-	for i := 1; i < len(times); i++ {
-		if times[i] >= from && times[i-1] <= to {
-			gap = max(gap, times[i]-times[i-1])
-		}
+func (l *line) add(r *report) {
+	l.runs++
+	if !r.good() {
+		l.bad++
 	}
-	return gap
+	l.rounds += r.rounds
+	c := r.result.Counts
+	l.acked += c.Acked
+	l.lost += r.steadyLost
+	l.gaps = append(l.gaps, r.gaps...)
+	l.notes = append(l.notes, r.notes...)
 }
 
-// summary tells the gaps of partitions whose leader was struck apart from those of others.
-func summary(gaps []gap) string {
-	var led, others []time.Duration
+// judge compares the gaps with the scenario's bound.
+func (l *line) judge() {
+	b := l.scenario.bound
+	led, others := summary(l.gaps)
+	if b.all {
+		led = spreadOf(timesOf(l.gaps))
+	}
+	if b.median > 0 && led.median >= b.median {
+		l.boundsMissed = append(l.boundsMissed, fmt.Sprintf("the median of the longest gaps is %d ms, the bound %d", led.median.Milliseconds(), b.median.Milliseconds()))
+	}
+	if b.max > 0 && max(led.max, others.max) >= b.max {
+		l.boundsMissed = append(l.boundsMissed, fmt.Sprintf("the longest gap is %d ms, the bound %d", max(led.max, others.max).Milliseconds(), b.max.Milliseconds()))
+	}
+	if b.noFailed && l.lost > 0 {
+		l.boundsMissed = append(l.boundsMissed, fmt.Sprintf("%d writes were given up", l.lost))
+	}
+}
+
+func timesOf(gaps []gap) []time.Duration {
+	var times []time.Duration
 	for _, g := range gaps {
-		if g.led() {
-			led = append(led, g.time)
-		} else {
-			others = append(others, g.time)
+		times = append(times, g.time)
+	}
+	return times
+}
+
+func (l *line) verdict() string {
+	switch {
+	case l.notPossible != "":
+		return "not possible: " + l.notPossible
+	case l.bad > 0:
+		return fmt.Sprintf("%d of %d not good", l.bad, l.runs)
+	case len(l.boundsMissed) > 0:
+		return "bound missed"
+	default:
+		return "ok"
+	}
+}
+
+func (l *line) good() bool { return l.bad == 0 && len(l.boundsMissed) == 0 }
+
+// printSummary prints a table that can be put into a README.
+func printSummary(out io.Writer, lines []*line) {
+	fmt.Fprint(out, "\n| scenario | verdict | runs | rounds | writes acknowledged | gap of led partitions, median / max ms | of others | worst partition |\n|---|---|---|---|---|---|---|---|\n")
+	for _, l := range lines {
+		led, others := summary(l.gaps)
+		fmt.Fprintf(out, "| %s | %s | %d | %d | %d | %s | %s | %s |\n", l.scenario.name, l.verdict(), l.runs, l.rounds, l.acked, led.short(), others.short(), worst(l.gaps))
+	}
+	for _, l := range lines {
+		for _, missed := range l.boundsMissed {
+			fmt.Fprintf(out, "%s: %s\n", l.scenario.name, missed)
 		}
 	}
-	text := "longest gap per partition: " + spread(led)
-	if len(others) > 0 {
-		text += "; of partitions led elsewhere: " + spread(others)
-	}
-	return text
 }
 
-func spread(times []time.Duration) string {
-	if len(times) == 0 {
-		return "none measured"
+// worst is the partition with the largest median, over all faults.
+func worst(gaps []gap) string {
+	times := map[int32][]time.Duration{}
+	for _, g := range gaps {
+		times[g.partition.ID] = append(times[g.partition.ID], g.time)
 	}
-	slices.Sort(times)
-	return fmt.Sprintf("median %d ms, max %d ms (n=%d)", times[len(times)/2].Milliseconds(), times[len(times)-1].Milliseconds(), len(times))
-}
-
-// printGaps prints every gap.
-func (r *report) printGaps(out io.Writer) {
-	slices.SortFunc(r.gaps, func(a, b gap) int {
-		return cmp.Or(cmp.Compare(a.fault.Start, b.fault.Start), cmp.Compare(a.partition.ID, b.partition.ID))
-	})
-	for _, g := range r.gaps {
-		fmt.Fprintf(out, "    %s of broker %d at %d to %d ms: %s, led by %d: %d ms\n", g.fault.Name, g.fault.Victim,
-			g.fault.Start.Milliseconds(), g.fault.End.Milliseconds(), g.partition, g.fault.Leaders[g.partition], g.time.Milliseconds())
+	var name string
+	var most spread
+	for _, id := range slices.Sorted(maps.Keys(times)) {
+		if s := spreadOf(times[id]); s.median > most.median || name == "" {
+			name, most = fmt.Sprintf("%d: ", id), s
+		}
 	}
+	return name + most.short()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"time"
 
 	"github.com/flotilla-log/flotilla/client"
@@ -16,14 +17,47 @@ type scenario struct {
 	name string
 	what string
 	// more brokers than the three that begin, which run may start.
-	more     int
-	flags    []string
-	isolated bool // needs network namespaces
+	more  int
+	flags []string
+	// defaults: brokers and topics have their default settings, and not those that make much happen in a short time.
+	defaults bool
+	isolated bool     // needs network namespaces
+	tools    []string // programs that it needs
+	bound    bound
 	prepare  func(e *env) (clean func(), err error)
 	run      func(ctx context.Context, e *env) error
 }
 
 func (s scenario) brokers() int { return startingBrokers + s.more }
+
+// brokerFlags are those of every broker.
+func (s scenario) brokerFlags() []string {
+	if s.defaults {
+		return s.flags
+	}
+	return append([]string{"--preferred-after", "2s", "--offsets-partitions", "4"}, s.flags...)
+}
+
+// settings are those of the topics.
+func (s scenario) settings() map[string]string {
+	if s.defaults {
+		return nil
+	}
+	return map[string]string{"segment.bytes": "65536"}
+}
+
+// notPossible says why the scenario cannot be run here; empty if it can.
+func (s scenario) notPossible() string {
+	if s.isolated && !namespaced() {
+		return "it needs network namespaces (Linux, root)"
+	}
+	for _, tool := range s.tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			return "it needs " + tool
+		}
+	}
+	return ""
+}
 
 var scenarios = []scenario{
 	{name: "kill-leader", what: "SIGKILL of a leader, restarted after 3 s", run: rounds(killLeader)},

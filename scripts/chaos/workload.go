@@ -18,7 +18,9 @@ const (
 	eventsPartitions = 6
 	condTopic        = "conditional"
 	condPartitions   = 2
+	steadyName       = "steady"
 	steadyPause      = 4 * time.Millisecond
+	plainPause       = 15 * time.Millisecond
 	keyedPause       = 5 * time.Millisecond
 	appendPause      = 20 * time.Millisecond
 	probePause       = 40 * time.Millisecond
@@ -32,8 +34,10 @@ type workload struct {
 	rec    *history.Recorder
 	client *client.Client
 	addrs  []string
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	// settings of the topics.
+	settings map[string]string
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
 
 	mu       sync.Mutex
 	trouble  map[string]int // errors of clients that are no anomalies, by who and code
@@ -75,6 +79,9 @@ func (w *workload) start(ctx context.Context) error {
 	if err := w.startKeyed(ctx, "impatient", client.WithProduceTimeout(impatience)); err != nil {
 		return err
 	}
+	if err := w.startPlain(ctx); err != nil {
+		return err
+	}
 	for i := range 2 {
 		if err := w.startAppender(ctx, fmt.Sprint("appender", i)); err != nil {
 			return err
@@ -91,7 +98,7 @@ func (w *workload) start(ctx context.Context) error {
 
 func (w *workload) createTopics(ctx context.Context) error {
 	for topic, partitions := range map[string]int32{eventsTopic: eventsPartitions, condTopic: condPartitions} {
-		spec := client.TopicSpec{Name: topic, Partitions: partitions, ReplicationFactor: 3, Settings: map[string]string{"segment.bytes": "65536"}}
+		spec := client.TopicSpec{Name: topic, Partitions: partitions, ReplicationFactor: 3, Settings: w.settings}
 		if _, err := w.client.Admin().CreateTopic(ctx, spec); err != nil {
 			return fmt.Errorf("topic %s: %w", topic, err)
 		}
@@ -126,7 +133,7 @@ func (w *workload) startSteady(ctx context.Context) error {
 
 func (w *workload) steady(p *client.Producer, partition int32, seq int64) {
 	op := history.Produce{
-		Producer: "steady", Seq: seq, Partition: history.Partition{Topic: eventsTopic, ID: partition},
+		Producer: steadyName, Seq: seq, Partition: history.Partition{Topic: eventsTopic, ID: partition},
 		Value: fmt.Sprintf("steady-%d-%d", partition, seq), Expected: history.Unassigned,
 	}
 	r := &client.Record{Topic: eventsTopic, Partition: partition, Value: []byte(op.Value)}
@@ -139,6 +146,17 @@ func (w *workload) steady(p *client.Producer, partition int32, seq int64) {
 	if err == nil {
 		w.lastAck[partition].Store(int64(w.rec.Now()))
 	}
+}
+
+// steadyLost counts the records that the steady producer gave up.
+func steadyLost(h *history.History) int {
+	lost := 0
+	for _, p := range h.Produces {
+		if p.Producer == steadyName && p.Outcome != history.OK {
+			lost++
+		}
+	}
+	return lost
 }
 
 // produceDone adds what became of a record to the history.
