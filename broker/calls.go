@@ -20,6 +20,7 @@ const (
 	methodListOffset
 	methodGroups
 	methodProblems
+	methodElect
 )
 
 // reply is what every method answers with.
@@ -92,6 +93,7 @@ func (b *Broker) handleCalls() {
 	handle(b, methodListOffset, b.onListOffset)
 	handle(b, methodGroups, b.onGroups)
 	handle(b, methodProblems, b.onProblems)
+	handle(b, methodElect, b.onElect)
 }
 
 // started is nil, or the error of a broker that is not up yet.

@@ -38,6 +38,7 @@ type Broker interface {
 	Groups
 	Topics
 	GroupAdmin
+	Replicas
 	Cluster
 }
 

@@ -81,11 +81,14 @@ func init() {
 		on(0, 4, (*Server).offsetForLeaderEpoch),
 		on(0, 4, (*Server).describeConfigs),
 		on(0, 2, (*Server).alterConfigs),
+		on(0, 5, (*Server).describeLogDirs),
 		on(0, 3, (*Server).createPartitions),
 		on(0, 3, (*Server).deleteGroups),
+		on(0, 2, (*Server).electLeaders),
 		on(0, 1, (*Server).incrementalAlterConfigs),
 		on(0, 0, (*Server).offsetDelete),
 		on(0, 2, (*Server).describeCluster),
+		on(0, 0, (*Server).describeProducers),
 		on(0, 0, (*Server).describeTopicPartitions),
 	)
 }

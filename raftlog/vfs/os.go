@@ -82,6 +82,9 @@ func (osFS) Lock(name string) (io.Closer, error) { return lockFile(name) }
 
 func (osFS) FreeBytes(name string) (int64, error) { return freeBytes(name) }
 
+// TotalBytes is the size of the operating system's file system that holds name, in bytes.
+func TotalBytes(name string) (int64, error) { return totalBytes(name) }
+
 func (o *osFile) ReadAt(p []byte, off int64) (int, error) { return o.f.ReadAt(p, off) }
 
 func (o *osFile) WriteAt(p []byte, off int64) (int, error) {

@@ -38,15 +38,28 @@ func lockFile(name string) (io.Closer, error) {
 }
 
 func freeBytes(name string) (int64, error) {
+	st, err := statfs(name)
+	return inBytes(uint64(st.Bavail), uint64(st.Bsize)), err
+}
+
+func totalBytes(name string) (int64, error) {
+	st, err := statfs(name)
+	return inBytes(uint64(st.Blocks), uint64(st.Bsize)), err
+}
+
+func statfs(name string) (unix.Statfs_t, error) {
 	var st unix.Statfs_t
 	if err := retry(func() error { return unix.Statfs(name, &st) }); err != nil {
-		return 0, &os.PathError{Op: "statfs", Path: name, Err: err}
+		return unix.Statfs_t{}, &os.PathError{Op: "statfs", Path: name, Err: err}
 	}
-	blocks, size := uint64(st.Bavail), uint64(st.Bsize)
+	return st, nil
+}
+
+func inBytes(blocks, size uint64) int64 {
 	if size != 0 && blocks > math.MaxInt64/size {
-		return math.MaxInt64, nil
+		return math.MaxInt64
 	}
-	return int64(blocks * size), nil
+	return int64(blocks * size)
 }
 
 // retry repeats a call that a signal interrupted.

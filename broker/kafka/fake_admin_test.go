@@ -1,0 +1,37 @@
+package kafka
+
+import (
+	"context"
+
+	"github.com/flotilla-log/flotilla/broker/api"
+)
+
+// The fake's side of what administrators ask.
+
+func (f *fakeBroker) LogDir(context.Context) (api.LogDir, error) {
+	return api.LogDir{Path: "/data", TotalBytes: 100, UsableBytes: 40, Replicas: []api.LocalReplica{
+		{TopicPartition: api.TopicPartition{Topic: "orders", Partition: 0}, SizeBytes: 7, Lag: 0},
+		{TopicPartition: api.TopicPartition{Topic: "orders", Partition: 1}, SizeBytes: 8, Lag: 3},
+		{TopicPartition: api.TopicPartition{Topic: "other", Partition: 0}, SizeBytes: 9, Lag: -1},
+	}}, nil
+}
+
+func (f *fakeBroker) Producers(_ context.Context, tp api.TopicPartition) ([]api.ProducerState, error) {
+	return []api.ProducerState{{ProducerID: api.ProducerID{ID: 7, Epoch: 2}, LastSequence: 11, LastTimestamp: 1000}}, known(tp)
+}
+
+// ElectLeaders has partition 0 led by another than the preferred leader, and partition 1 by none.
+func (f *fakeBroker) ElectLeaders(_ context.Context, req api.ElectRequest) []api.ElectResult {
+	if req.Partitions == nil {
+		return []api.ElectResult{{TopicPartition: api.TopicPartition{Topic: "orders", Partition: 0}}}
+	}
+	var out []api.ElectResult
+	for _, tp := range req.Partitions {
+		r := api.ElectResult{TopicPartition: tp, Err: known(tp)}
+		if r.Err == nil && (req.Unclean || tp.Partition == 1) {
+			r.Err = api.Errorf(api.CodeEligibleLeadersNotAvailable, "none")
+		}
+		out = append(out, r)
+	}
+	return out
+}
