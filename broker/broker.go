@@ -45,10 +45,9 @@ type Broker struct {
 
 	grpcLn     net.Listener
 	peerLn     net.Listener
-	kafkaLn    net.Listener // nil: no Kafka listener
-	grpcAddr   string       // as advertised
+	kafkaLns   []kafkaListener // by name
+	grpcAddr   string          // as advertised
 	peerAddr   string
-	kafkaAddr  string
 	identity   *metadata.Identity
 	stable     *stable.Store
 	transport  *transport.Transport
@@ -68,6 +67,7 @@ type Broker struct {
 	bootstrap *notifier // the candidates for a new cluster changed
 	syncs     singleflight.Group
 	producers producerIDs
+	scrubbing scrubbing
 	// topicNames maps topic IDs to the names that they had when last looked up.
 	topicNames sync.Map
 
@@ -120,9 +120,6 @@ func (b *Broker) GRPCAddr() string { return b.grpcAddr }
 
 // PeerAddr is the address that other brokers use.
 func (b *Broker) PeerAddr() string { return b.peerAddr }
-
-// KafkaAddr is the address that Kafka clients use; empty without a Kafka listener.
-func (b *Broker) KafkaAddr() string { return b.kafkaAddr }
 
 // GossipAddr is the address to put in another broker's Join.
 func (b *Broker) GossipAddr() string {

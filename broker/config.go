@@ -23,6 +23,8 @@ const (
 	DefaultPeerPort   = 7071
 	DefaultGossipPort = 7072
 	DefaultKafkaPort  = 9092 // of the Kafka listener, where there is one
+	// DefaultMetricsPort is where the command line serves metrics, on loopback, unless it is told otherwise.
+	DefaultMetricsPort = 7074
 )
 
 // Config is everything a broker can be told. Start from DefaultConfig; fields that are zero get the default where zero makes
@@ -37,10 +39,17 @@ type Config struct {
 	GRPCAddr string
 	// KafkaAddr is where Kafka clients connect. Empty: they cannot.
 	KafkaAddr string
+	// KafkaListeners are further listeners for Kafka clients, each with a name, for clients that reach the brokers at other addresses.
+	KafkaListeners []KafkaListener
 	// PeerAddr is where other brokers connect: replication, votes, calls.
 	PeerAddr string
 	// GossipAddr is used over both TCP and UDP for membership.
 	GossipAddr string
+	// MetricsAddr is where metrics are served over HTTP, at /metrics. Empty: nowhere. With MetricsOptional, an address that cannot be listened on is a warning
+	// instead of the end of the start: for one that nobody asked for. Profiles serves /debug/pprof there, too.
+	MetricsAddr     string
+	MetricsOptional bool
+	Profiles        bool
 	// The Advertise addresses are what is told to others, host:port or just host; empty: the address listened on. They are needed where
 	// that address is not reachable from outside (0.0.0.0, NAT, containers). AdvertiseHost is the host of all of them where they
 	// are not set one by one.
@@ -229,6 +238,8 @@ func (c *Config) Validate() error {
 		add(validHostPort(a.addr), "the %s address %q is not host:port", a.name, a.addr)
 	}
 	add(c.KafkaAddr == "" || validHostPort(c.KafkaAddr), "the Kafka address %q is not host:port", c.KafkaAddr)
+	errs = append(errs, c.checkKafkaListeners()...)
+	add(c.MetricsAddr == "" || validHostPort(c.MetricsAddr), "the metrics address %q is not host:port", c.MetricsAddr)
 	for _, a := range c.Join {
 		add(validHostPort(a), "the address to join %q is not host:port (the gossip port, by default %d)", a, DefaultGossipPort)
 	}

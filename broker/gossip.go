@@ -16,9 +16,10 @@ import (
 )
 
 func (b *Broker) gossipMeta(set []int32) membership.Meta {
+	kafkaAddr, kafkaListeners := b.kafkaAddrs()
 	return membership.Meta{
 		ID: int32(b.cfg.ID), Incarnation: b.identity.Incarnation(), ClusterID: b.identity.ClusterID(),
-		GRPCAddr: b.grpcAddr, PeerAddr: b.peerAddr, KafkaAddr: b.kafkaAddr, Rack: b.cfg.Rack, Version: b.cfg.Version,
+		GRPCAddr: b.grpcAddr, PeerAddr: b.peerAddr, KafkaAddr: kafkaAddr, KafkaListeners: kafkaListeners, Rack: b.cfg.Rack, Version: b.cfg.Version,
 		Bootstrap: membership.Bootstrap{Expect: b.cfg.BootstrapExpect, Set: set},
 	}
 }

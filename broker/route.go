@@ -176,9 +176,10 @@ func (b *Broker) endpoint(id api.BrokerID) *api.Endpoint {
 
 // self is where clients reach this broker.
 func (b *Broker) self() api.Endpoint {
-	return api.Endpoint{ID: b.cfg.ID, Host: b.grpcAddr, Kafka: b.kafkaAddr, Rack: b.cfg.Rack}
+	plain, named := b.kafkaAddrs()
+	return api.Endpoint{ID: b.cfg.ID, Host: b.grpcAddr, Kafka: plain, KafkaListeners: named, Rack: b.cfg.Rack}
 }
 
 func registered(r *metadata.Broker) api.Endpoint {
-	return api.Endpoint{ID: r.ID, Host: r.GRPCAddr, Kafka: r.KafkaAddr, Rack: r.Rack}
+	return api.Endpoint{ID: r.ID, Host: r.GRPCAddr, Kafka: r.KafkaAddr, KafkaListeners: r.KafkaListeners, Rack: r.Rack}
 }

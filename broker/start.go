@@ -74,12 +74,8 @@ func (b *Broker) listen(context.Context) error {
 		return fmt.Errorf("listening for brokers: %w", err)
 	}
 	b.closers = append(b.closers, func() { _ = b.peerLn.Close() })
-	if b.cfg.KafkaAddr != "" {
-		if b.kafkaLn, err = net.Listen("tcp", b.cfg.KafkaAddr); err != nil {
-			return fmt.Errorf("for Kafka clients: %w", err)
-		}
-		b.closers = append(b.closers, func() { _ = b.kafkaLn.Close() })
-		b.kafkaAddr = advertised(b.cfg.AdvertiseKafkaAddr, b.cfg.AdvertiseHost, b.kafkaLn.Addr())
+	if err := b.listenKafka(); err != nil {
+		return err
 	}
 	b.grpcAddr = advertised(b.cfg.AdvertiseGRPCAddr, b.cfg.AdvertiseHost, b.grpcLn.Addr())
 	b.peerAddr = advertised(b.cfg.AdvertisePeerAddr, b.cfg.AdvertiseHost, b.peerLn.Addr())
@@ -230,28 +226,11 @@ func (b *Broker) serve(context.Context) error {
 	return b.serveKafka()
 }
 
-func (b *Broker) serveKafka() error {
-	if b.kafkaLn == nil {
-		return nil
-	}
-	b.kafka = kafka.New(b, kafka.Options{
-		Self: b.cfg.ID, MaxMessageBytes: b.cfg.Memory.MaxMessageBytes, MaxFetchBytes: b.cfg.Memory.FetchBytes,
-		AppendTimeout: b.cfg.Timing.AppendTimeout, AutoCreateTopics: b.cfg.AutoCreateTopics, Configs: b.kafkaConfigs(),
-		Logger: b.log.Named("kafka"),
-	})
-	b.wg.Go(func() {
-		if err := b.kafka.Serve(b.kafkaLn); err != nil {
-			b.fail(fmt.Errorf("serving Kafka clients: %w", err))
-		}
-	})
-	return nil
-}
-
 // kafkaConfigs is what DescribeConfigs tells of this broker, under Kafka's names.
 func (b *Broker) kafkaConfigs() []kafka.Config {
 	number := func(n int) string { return strconv.Itoa(n) }
 	return []kafka.Config{
-		{Name: "advertised.listeners", Value: "PLAINTEXT://" + b.kafkaAddr, Documentation: "Where Kafka clients are told to connect."},
+		{Name: "advertised.listeners", Value: b.kafkaListeners(), Documentation: "Where Kafka clients are told to connect."},
 		{Name: "auto.create.topics.enable", Value: strconv.FormatBool(b.cfg.AutoCreateTopics), Documentation: "Whether asking for a topic creates it."},
 		{Name: "broker.id", Value: number(int(b.cfg.ID)), Documentation: "The broker's number."},
 		{Name: "broker.rack", Value: b.cfg.Rack, Documentation: "The failure domain that replicas are spread over."},
@@ -273,7 +252,7 @@ func (b *Broker) becomeReady() {
 		}
 	}
 	b.server.SetServing(true)
-	b.log.Info("ready", "cluster", b.identity.ClusterID(), "grpc", b.grpcAddr, "kafka", b.kafkaAddr)
+	b.log.Info("ready", "cluster", b.identity.ClusterID(), "grpc", b.grpcAddr, "kafka", b.kafkaListeners())
 	close(b.ready)
 }
 
@@ -335,5 +314,6 @@ func (b *Broker) registered() (self, all bool) {
 }
 
 func isRegistered(r *metadata.Broker, m membership.Meta) bool {
-	return r != nil && r.Incarnation == m.Incarnation && r.GRPCAddr == m.GRPCAddr && r.PeerAddr == m.PeerAddr
+	return r != nil && r.Incarnation == m.Incarnation && r.GRPCAddr == m.GRPCAddr && r.PeerAddr == m.PeerAddr &&
+		r.KafkaAddr == m.KafkaAddr && r.KafkaListeners == m.KafkaListeners
 }

@@ -13,9 +13,11 @@ type Meta struct {
 	GRPCAddr, PeerAddr string
 	// KafkaAddr is the same of the Kafka listener; empty for a broker without one.
 	KafkaAddr string
-	Rack      string
-	Version   string
-	Bootstrap Bootstrap
+	// KafkaListeners are those with names, NAME=host:port, separated by commas.
+	KafkaListeners string
+	Rack           string
+	Version        string
+	Bootstrap      Bootstrap
 }
 
 // Bootstrap is a broker's part in forming a new cluster.

@@ -25,6 +25,7 @@ const (
 	tagSet // uvarints one after the other
 	tagLeaving
 	tagKafkaAddr
+	tagKafkaListeners
 )
 
 // maxSet bounds the bootstrap set that is accepted from others.
@@ -46,6 +47,7 @@ func (m *wireMeta) encode() ([]byte, error) {
 	}{
 		{tagIncarnation, m.Incarnation}, {tagClusterID, m.ClusterID}, {tagGRPCAddr, m.GRPCAddr},
 		{tagPeerAddr, m.PeerAddr}, {tagRack, m.Rack}, {tagVersion, m.Version}, {tagKafkaAddr, m.KafkaAddr},
+		{tagKafkaListeners, m.KafkaListeners},
 	} {
 		b = appendField(b, f.tag, []byte(f.s))
 	}
@@ -61,7 +63,7 @@ func (m *wireMeta) encode() ([]byte, error) {
 		b = appendField(b, tagLeaving, []byte{1})
 	}
 	if len(b) > memberlist.MetaMaxSize {
-		return nil, fmt.Errorf("%w: %d bytes of at most %d; shorten addresses, rack or version", ErrMetaTooLarge, len(b), memberlist.MetaMaxSize)
+		return nil, fmt.Errorf("%w: %d bytes of at most %d; shorten addresses, names of Kafka listeners, rack or version", ErrMetaTooLarge, len(b), memberlist.MetaMaxSize)
 	}
 	return b, nil
 }
@@ -116,6 +118,8 @@ func (m *wireMeta) set(tag byte, value []byte) (err error) {
 		m.PeerAddr = string(value)
 	case tagKafkaAddr:
 		m.KafkaAddr = string(value)
+	case tagKafkaListeners:
+		m.KafkaListeners = string(value)
 	case tagRack:
 		m.Rack = string(value)
 	case tagVersion:

@@ -7,7 +7,7 @@ import (
 )
 
 func fullMeta() wireMeta {
-	return wireMeta{leaving: true, Meta: Meta{ID: 1<<31 - 1, Incarnation: "a1b2", ClusterID: "c", GRPCAddr: "host.example:7070", KafkaAddr: "host.example:9092", PeerAddr: "10.0.0.1:7071",
+	return wireMeta{leaving: true, Meta: Meta{ID: 1<<31 - 1, Incarnation: "a1b2", ClusterID: "c", GRPCAddr: "host.example:7070", KafkaAddr: "host.example:9092", KafkaListeners: "EXTERNAL=outside.example:9093,INTERNAL=10.0.0.1:9094", PeerAddr: "10.0.0.1:7071",
 		Rack: "eu-1a", Version: "0.1.0", Bootstrap: Bootstrap{Expect: 3, Set: []int32{0, 1, 70000}}}}
 }
 

@@ -7,6 +7,7 @@ package api
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/flotilla-log/flotilla/proto/record"
@@ -29,7 +30,25 @@ type Endpoint struct {
 	ID    BrokerID
 	Host  string // host:port of the gRPC listener
 	Kafka string // host:port of the Kafka listener; empty: it has none
-	Rack  string
+	// KafkaListeners are those with names, NAME=host:port, separated by commas. See KafkaAt.
+	KafkaListeners string
+	Rack           string
+}
+
+// DefaultKafkaListener is the name of the listener whose address is Endpoint.Kafka.
+const DefaultKafkaListener = "PLAINTEXT"
+
+// KafkaAt is the address of the Kafka listener with the name; empty: the broker has none.
+func (e *Endpoint) KafkaAt(listener string) string {
+	if listener == DefaultKafkaListener {
+		return e.Kafka
+	}
+	for s := range strings.SplitSeq(e.KafkaListeners, ",") {
+		if name, addr, ok := strings.Cut(s, "="); ok && name == listener {
+			return addr
+		}
+	}
+	return ""
 }
 
 // Broker is everything. Front ends should ask for less.

@@ -222,7 +222,7 @@ func (c *Controller) register(members []membership.Member) error {
 			continue
 		}
 		b := metadata.Broker{ID: api.BrokerID(m.ID), Incarnation: m.Incarnation, GRPCAddr: m.GRPCAddr, PeerAddr: m.PeerAddr,
-			GossipAddr: m.GossipAddr, KafkaAddr: m.KafkaAddr, Rack: m.Rack, Version: m.Version}
+			GossipAddr: m.GossipAddr, KafkaAddr: m.KafkaAddr, KafkaListeners: m.KafkaListeners, Rack: m.Rack, Version: m.Version}
 		if old := s.Brokers[b.ID]; old != nil {
 			b.Draining = old.Draining
 			if b == *old {

@@ -33,6 +33,7 @@ type produced struct {
 func (s *Server) produce(r *request, req *kmsg.ProduceRequest, answer func(reply, bool)) {
 	ctx, cancel := context.WithTimeout(s.aborting, s.appendTimeout(req.TimeoutMillis))
 	p := &produced{resp: req.ResponseKind().(*kmsg.ProduceResponse), finish: answer, acks: req.Acks, cancel: cancel, version: req.Version}
+	p.hints.listener = r.conn.listener
 	p.resp.Topics = make([]kmsg.ProduceResponseTopic, len(req.Topics))
 	p.left.Store(1) // until all are on their way
 	for i := range req.Topics {

@@ -29,8 +29,9 @@ type fetchTarget struct {
 	told bool
 }
 
-func (s *Server) fetch(ctx context.Context, _ *request, req *kmsg.FetchRequest) reply {
+func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) reply {
 	out := &fetchReply{version: req.Version}
+	out.hints.listener = r.conn.listener
 	in := s.sessions.begin(req)
 	if out.errorCode = in.code; in.code != errNone {
 		return out

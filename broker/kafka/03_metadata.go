@@ -15,7 +15,7 @@ import (
 // Metadata, versions 0 to 13. v1: null topics mean all; v4: auto-creation can be refused; v5: offline replicas; v7: leader epoch; v8:
 // authorized operations (not told); v9: flexible; v10 and v12: topic IDs; v13: an error for the whole.
 
-func (s *Server) metadata(ctx context.Context, _ *request, req *kmsg.MetadataRequest) reply {
+func (s *Server) metadata(ctx context.Context, r *request, req *kmsg.MetadataRequest) reply {
 	resp := req.ResponseKind().(*kmsg.MetadataResponse)
 	var names []string
 	var unknown []kmsg.MetadataResponseTopic
@@ -26,10 +26,15 @@ func (s *Server) metadata(ctx context.Context, _ *request, req *kmsg.MetadataReq
 		}
 	}
 	m := s.current(ctx, names)
-	s.fillCluster(resp, m)
+	s.fillCluster(resp, m, r.conn.listener)
 	alive := aliveBrokers(m)
+	away := unreachable(m, r.conn.listener)
 	for _, t := range m.Topics {
-		resp.Topics = append(resp.Topics, toTopic(t, alive))
+		out := toTopic(t, alive)
+		for i := range out.Partitions {
+			withoutListener(&out.Partitions[i], away, req.Version)
+		}
+		resp.Topics = append(resp.Topics, out)
 	}
 	resp.Topics = append(resp.Topics, unknown...)
 	return resp
@@ -47,8 +52,8 @@ func (s *Server) current(ctx context.Context, names []string) api.Metadata {
 	return s.broker.Metadata(names)
 }
 
-func (s *Server) fillCluster(resp *kmsg.MetadataResponse, m api.Metadata) {
-	brokers := toBrokers(m)
+func (s *Server) fillCluster(resp *kmsg.MetadataResponse, m api.Metadata, listener string) {
+	brokers := toBrokers(m, listener)
 	for _, b := range brokers {
 		e := kmsg.NewMetadataResponseBroker()
 		e.NodeID, e.Host, e.Port, e.Rack = b.id, b.host, b.port, b.rack
@@ -103,6 +108,31 @@ func (s *Server) autoCreate(ctx context.Context, names []string) {
 		})
 	}
 	_ = g.Wait()
+}
+
+// unreachable are the brokers that are there, but have no listener of that name.
+func unreachable(m api.Metadata, listener string) map[int32]bool {
+	out := map[int32]bool{}
+	for _, e := range m.Brokers {
+		if _, ok := toBroker(e, listener); !ok {
+			out[int32(e.ID)] = true
+		}
+	}
+	return out
+}
+
+// listenerErrorSince is the version of Metadata from which on clients know LISTENER_NOT_FOUND.
+const listenerErrorSince = 6
+
+// withoutListener says that the client cannot use the partition, if its leader has no listener of the name by which the client came.
+func withoutListener(p *kmsg.MetadataResponseTopicPartition, away map[int32]bool, version int16) {
+	if !away[p.Leader] {
+		return
+	}
+	p.Leader, p.ErrorCode = -1, errListenerNotFound
+	if version < listenerErrorSince {
+		p.ErrorCode = errLeaderNotAvailable
+	}
 }
 
 func toTopic(t api.TopicMetadata, alive map[api.BrokerID]bool) kmsg.MetadataResponseTopic {

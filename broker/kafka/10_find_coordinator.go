@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"fmt"
 
 	"golang.org/x/sync/errgroup"
 
@@ -14,10 +15,10 @@ import (
 
 const coordinatesGroups = 0
 
-func (s *Server) findCoordinator(ctx context.Context, _ *request, req *kmsg.FindCoordinatorRequest) reply {
+func (s *Server) findCoordinator(ctx context.Context, r *request, req *kmsg.FindCoordinatorRequest) reply {
 	resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
 	if req.Version < 4 {
-		c := s.coordinator(ctx, req.CoordinatorType, req.CoordinatorKey)
+		c := s.coordinator(ctx, r.conn.listener, req.CoordinatorType, req.CoordinatorKey)
 		resp.ErrorCode, resp.ErrorMessage, resp.NodeID, resp.Host, resp.Port = c.ErrorCode, c.ErrorMessage, c.NodeID, c.Host, c.Port
 		return resp
 	}
@@ -26,7 +27,7 @@ func (s *Server) findCoordinator(ctx context.Context, _ *request, req *kmsg.Find
 	g.SetLimit(workers)
 	for i, key := range req.CoordinatorKeys {
 		g.Go(func() error {
-			resp.Coordinators[i] = s.coordinator(ctx, req.CoordinatorType, key)
+			resp.Coordinators[i] = s.coordinator(ctx, r.conn.listener, req.CoordinatorType, key)
 			return nil
 		})
 	}
@@ -34,7 +35,7 @@ func (s *Server) findCoordinator(ctx context.Context, _ *request, req *kmsg.Find
 	return resp
 }
 
-func (s *Server) coordinator(ctx context.Context, kind int8, key string) kmsg.FindCoordinatorResponseCoordinator {
+func (s *Server) coordinator(ctx context.Context, listener string, kind int8, key string) kmsg.FindCoordinatorResponseCoordinator {
 	out := kmsg.NewFindCoordinatorResponseCoordinator()
 	out.Key, out.NodeID, out.Port = key, -1, -1
 	refuse := func(code int16, message string) kmsg.FindCoordinatorResponseCoordinator {
@@ -55,9 +56,9 @@ func (s *Server) coordinator(ctx context.Context, kind int8, key string) kmsg.Fi
 		}
 		return refuse(code, err.Error())
 	}
-	b, ok := toBroker(e)
+	b, ok := toBroker(e, listener)
 	if !ok {
-		return refuse(errCoordinatorNotAvailable, "the coordinator has no Kafka listener")
+		return refuse(errCoordinatorNotAvailable, fmt.Sprintf("the coordinator, broker %d, has no Kafka listener %s", e.ID, listener))
 	}
 	out.NodeID, out.Host, out.Port = b.id, b.host, b.port
 	return out

@@ -10,14 +10,14 @@ import (
 
 const brokerEndpoints = 1
 
-func (s *Server) describeCluster(_ context.Context, _ *request, req *kmsg.DescribeClusterRequest) reply {
+func (s *Server) describeCluster(_ context.Context, r *request, req *kmsg.DescribeClusterRequest) reply {
 	resp := req.ResponseKind().(*kmsg.DescribeClusterResponse)
 	if req.Version >= 1 && req.EndpointType != brokerEndpoints {
 		resp.ErrorCode, resp.ErrorMessage = errUnsupportedEndpointType, text("only brokers have endpoints")
 		return resp
 	}
 	m := s.broker.Metadata([]string{})
-	brokers := toBrokers(m)
+	brokers := toBrokers(m, r.conn.listener)
 	resp.ClusterID, resp.ControllerID = m.ClusterID, s.controller(m, brokers)
 	for _, b := range brokers {
 		e := kmsg.NewDescribeClusterResponseBroker()

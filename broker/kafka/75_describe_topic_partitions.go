@@ -15,7 +15,7 @@ import (
 // describedMax is the most partitions in one response.
 const describedMax = 2000
 
-func (s *Server) describeTopicPartitions(ctx context.Context, _ *request, req *kmsg.DescribeTopicPartitionsRequest) reply {
+func (s *Server) describeTopicPartitions(ctx context.Context, r *request, req *kmsg.DescribeTopicPartitionsRequest) reply {
 	resp := req.ResponseKind().(*kmsg.DescribeTopicPartitionsResponse)
 	var names []string
 	for _, t := range req.Topics {
@@ -26,6 +26,7 @@ func (s *Server) describeTopicPartitions(ctx context.Context, _ *request, req *k
 	m.Topics = slices.CompactFunc(m.Topics, func(a, b api.TopicMetadata) bool { return a.Name == b.Name })
 	left := min(max(int(req.ResponsePartitionLimit), 1), describedMax)
 	alive := aliveBrokers(m)
+	away := unreachable(m, r.conn.listener)
 	for _, t := range m.Topics {
 		first := 0
 		if c := req.Cursor; c != nil {
@@ -41,7 +42,7 @@ func (s *Server) describeTopicPartitions(ctx context.Context, _ *request, req *k
 			return resp
 		}
 		last := min(len(t.Partitions), first+left)
-		resp.Topics = append(resp.Topics, describedTopic(t, t.Partitions[first:last], alive))
+		resp.Topics = append(resp.Topics, describedTopic(t, t.Partitions[first:last], alive, away))
 		if left -= last - first; last < len(t.Partitions) {
 			resp.NextCursor = cursor(t.Name, last)
 			return resp
@@ -56,7 +57,7 @@ func cursor(topic string, partition int) *kmsg.DescribeTopicPartitionsResponseNe
 	return &c
 }
 
-func describedTopic(t api.TopicMetadata, partitions []api.PartitionMetadata, alive map[api.BrokerID]bool) kmsg.DescribeTopicPartitionsResponseTopic {
+func describedTopic(t api.TopicMetadata, partitions []api.PartitionMetadata, alive map[api.BrokerID]bool, away map[int32]bool) kmsg.DescribeTopicPartitionsResponseTopic {
 	out := kmsg.NewDescribeTopicPartitionsResponseTopic()
 	out.Topic, out.TopicID, out.IsInternal = text(t.Name), t.ID, t.Internal
 	if t.Unknown {
@@ -64,6 +65,7 @@ func describedTopic(t api.TopicMetadata, partitions []api.PartitionMetadata, ali
 	}
 	for _, p := range partitions {
 		m := toPartition(p, alive)
+		withoutListener(&m, away, listenerErrorSince)
 		e := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 		e.ErrorCode, e.Partition, e.LeaderID, e.LeaderEpoch = m.ErrorCode, m.Partition, m.Leader, m.LeaderEpoch
 		e.Replicas, e.ISR, e.OfflineReplicas = m.Replicas, m.ISR, m.OfflineReplicas

@@ -26,10 +26,11 @@ import (
 // bytes bounds what the connection's requests take, inflight their number. ctx ends when the client has gone or the server stops;
 // produce requests that were received whole are carried out all the same.
 type conn struct {
-	s   *Server
-	nc  net.Conn
-	in  *bufio.Reader
-	log hclog.Logger
+	s        *Server
+	listener string // its name
+	nc       net.Conn
+	in       *bufio.Reader
+	log      hclog.Logger
 
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -53,13 +54,13 @@ type answer struct {
 
 var errStopped = errors.New("the server stops")
 
-func newConn(s *Server, nc net.Conn) *conn {
+func newConn(s *Server, listener string, nc net.Conn) *conn {
 	c := &conn{
-		s: s, nc: nc, in: bufio.NewReaderSize(nc, 4<<10), log: s.log.With("client", nc.RemoteAddr().String()),
+		s: s, listener: listener, nc: nc, in: bufio.NewReaderSize(nc, 4<<10), log: s.log.With("client", nc.RemoteAddr().String()),
 		requests: make(chan *request), answers: make(chan *answer, s.opts.MaxInflight),
 		inflight: semaphore.NewWeighted(int64(s.opts.MaxInflight)),
 		bytes:    semaphore.NewWeighted(int64(max(s.opts.MaxMessageBytes+requestOverhead, groupRequestMax))),
-		about:    Client{Addr: nc.RemoteAddr().String(), Since: time.Now()},
+		about:    Client{Addr: nc.RemoteAddr().String(), Listener: listener, Since: time.Now()},
 	}
 	c.ctx, c.cancel = context.WithCancel(s.stopping)
 	return c

@@ -49,6 +49,7 @@ const (
 	errGroupIDNotFound             int16 = 69
 	errFetchSessionIDNotFound      int16 = 70
 	errInvalidFetchSessionEpoch    int16 = 71
+	errListenerNotFound            int16 = 72
 	errFencedLeaderEpoch           int16 = 74
 	errUnknownLeaderEpoch          int16 = 75
 	errUnsupportedCompression      int16 = 76

@@ -273,7 +273,7 @@ func serve(t testing.TB, f api.Broker, opts Options) (*Server, string) {
 	opts.Self = 1
 	s := New(f, opts)
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
+	go func() { served <- s.Serve(api.DefaultKafkaListener, l) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

@@ -14,8 +14,9 @@ var noHint = leaderHint{-1, -1}
 
 // hints collects the addresses of the brokers that a response names as leaders.
 type hints struct {
-	mu      sync.Mutex
-	brokers []kafkaBroker
+	listener string // that the client uses
+	mu       sync.Mutex
+	brokers  []kafkaBroker
 }
 
 // of is the hint in an error, if there is one.
@@ -28,7 +29,7 @@ func (h *hints) of(err error) leaderHint {
 }
 
 func (h *hints) at(e api.Endpoint, epoch int32) leaderHint {
-	b, ok := toBroker(e)
+	b, ok := toBroker(e, h.listener)
 	if !ok {
 		return noHint
 	}

@@ -16,9 +16,9 @@ import (
 	"github.com/flotilla-log/flotilla/broker/api"
 )
 
-// Server is the Kafka front end of one broker. Serve runs it, Stop ends it; each is called once.
+// Server is the Kafka front end of one broker. Serve runs it, once for each listener; Stop, called once, ends it.
 //
-// Goroutines: the one in Serve accepts; each connection has three (see conn). wg counts all of the connections'.
+// Goroutines: those in Serve accept; each connection has three (see conn). wg counts all of the connections'.
 type Server struct {
 	broker api.Broker
 	opts   Options
@@ -34,10 +34,10 @@ type Server struct {
 	stopping, aborting context.Context
 	stop, abort        context.CancelFunc
 
-	mu       sync.Mutex
-	listener net.Listener
-	conns    map[*conn]struct{}
-	wg       sync.WaitGroup
+	mu        sync.Mutex
+	listeners []net.Listener
+	conns     map[*conn]struct{}
+	wg        sync.WaitGroup
 }
 
 // New makes the server.
@@ -53,40 +53,47 @@ func New(b api.Broker, opts Options) *Server {
 	return s
 }
 
-// Serve accepts connections until Stop. It returns nil after Stop.
-func (s *Server) Serve(l net.Listener) error {
+// Serve accepts connections on the listener of that name until Stop. It may be called for several listeners. It returns nil after Stop.
+func (s *Server) Serve(name string, l net.Listener) error {
 	s.mu.Lock()
-	s.listener = l
+	s.listeners = append(s.listeners, l)
+	if s.stopping.Err() != nil {
+		_ = l.Close()
+	}
 	s.mu.Unlock()
 	for {
-		select {
-		case s.slots <- struct{}{}:
-		case <-s.stopping.Done():
-			return nil
-		}
 		nc, err := l.Accept()
-		if err == nil {
-			s.admit(nc)
-			continue
-		}
-		<-s.slots
 		if s.stopping.Err() != nil {
+			if err == nil {
+				_ = nc.Close()
+			}
 			return nil
 		}
-		if errors.Is(err, net.ErrClosed) {
-			return fmt.Errorf("kafka: accepting connections: %w", err)
-		}
-		s.log.Warn("a connection could not be accepted", "error", err) // out of descriptors, or it went away already
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-s.stopping.Done():
+		switch {
+		case err == nil:
+			s.admit(name, nc)
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("kafka: accepting connections on listener %s: %w", name, err)
+		default:
+			s.log.Warn("a connection could not be accepted", "listener", name, "error", err) // out of descriptors, or it went away already
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-s.stopping.Done():
+			}
 		}
 	}
 }
 
-// admit starts a connection, which holds a slot until it has ended.
-func (s *Server) admit(nc net.Conn) {
-	c := newConn(s, nc)
+// admit starts a connection, which holds a slot until it has ended. The one that waits for a slot is not read from, and others wait behind it, in the
+// listen queue.
+func (s *Server) admit(listener string, nc net.Conn) {
+	select {
+	case s.slots <- struct{}{}:
+	case <-s.stopping.Done():
+		_ = nc.Close()
+		return
+	}
+	c := newConn(s, listener, nc)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping.Err() != nil {
@@ -109,8 +116,8 @@ func (s *Server) admit(nc net.Conn) {
 func (s *Server) Stop(ctx context.Context) {
 	s.mu.Lock()
 	s.stop()
-	if s.listener != nil {
-		_ = s.listener.Close()
+	for _, l := range s.listeners {
+		_ = l.Close()
 	}
 	for c := range s.conns {
 		c.stopReading()
@@ -137,6 +144,8 @@ func (s *Server) Stop(ctx context.Context) {
 // Client is a connection as operators see it.
 type Client struct {
 	Addr string
+	// Listener is the name of the listener that it came by.
+	Listener string
 	// ID is the client.id of its last request.
 	ID string
 	// Software and Version are what it said about itself (KIP-511); empty if it did not.

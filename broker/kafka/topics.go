@@ -52,9 +52,9 @@ type kafkaBroker struct {
 	rack *string
 }
 
-// toBroker is false for a broker without a Kafka listener.
-func toBroker(e api.Endpoint) (kafkaBroker, bool) {
-	host, port, err := net.SplitHostPort(e.Kafka)
+// toBroker is false for a broker without a Kafka listener of that name.
+func toBroker(e api.Endpoint, listener string) (kafkaBroker, bool) {
+	host, port, err := net.SplitHostPort(e.KafkaAt(listener))
 	if err != nil {
 		return kafkaBroker{}, false
 	}
@@ -65,10 +65,10 @@ func toBroker(e api.Endpoint) (kafkaBroker, bool) {
 	return kafkaBroker{int32(e.ID), host, int32(n), orNil(e.Rack)}, true
 }
 
-func toBrokers(m api.Metadata) []kafkaBroker {
+func toBrokers(m api.Metadata, listener string) []kafkaBroker {
 	var out []kafkaBroker
 	for _, e := range m.Brokers {
-		if b, ok := toBroker(e); ok {
+		if b, ok := toBroker(e, listener); ok {
 			out = append(out, b)
 		}
 	}

@@ -41,8 +41,10 @@ type Broker struct {
 	PeerAddr    string `json:"peer_addr"`
 	GossipAddr  string `json:"gossip_addr"`
 	KafkaAddr   string `json:"kafka_addr,omitempty"`
-	Rack        string `json:"rack,omitempty"`
-	Version     string `json:"version,omitempty"`
+	// KafkaListeners are those with names, NAME=host:port, separated by commas.
+	KafkaListeners string `json:"kafka_listeners,omitempty"`
+	Rack           string `json:"rack,omitempty"`
+	Version        string `json:"version,omitempty"`
 	// Draining: an operator decommissioned the broker.
 	Draining bool `json:"draining,omitempty"`
 	// AwaySinceMs is when the controller saw the broker go, in Unix ms; 0 while it is there.
