@@ -40,10 +40,10 @@ type Plan struct {
 }
 
 // MakePlan plans the next steps, the most urgent first: leadership off draining brokers; replicas whose files are lost or damaged; replicas on
-// brokers that stayed away; replicas on draining brokers; and, if it is asked for, the rebalance.
+// brokers that stayed away; replicas on draining brokers; reassignments that operators asked for; and, if it is asked for, the rebalance.
 // Nothing is planned while fewer than a majority of the registered brokers is alive: then it is more likely this broker that is cut off.
 func MakePlan(v View, lim Limits) Plan {
-	p := planner{View: v, lim: lim, load: loadOf(v.State.SortedTopics()), building: map[api.BrokerID]int{}}
+	p := planner{View: v, lim: lim, load: loadOf(v.State.SortedTopics()), building: map[api.BrokerID]int{}, changed: map[api.TopicPartition]bool{}}
 	if !v.majority() {
 		return p.plan
 	}
@@ -58,6 +58,7 @@ func MakePlan(v View, lim Limits) Plan {
 		}
 	}
 	p.repairAll()
+	p.reassignAll()
 	p.rebalance()
 	return p.plan
 }
@@ -98,6 +99,7 @@ type planner struct {
 	slots    int                  // how many more partitions may begin to move
 	building map[api.BrokerID]int // replicas that brokers are building
 	broken   []repair
+	changed  map[api.TopicPartition]bool // partitions that the plan has a change for
 	plan     Plan
 }
 
@@ -181,6 +183,9 @@ func (p *planner) repair(r repair) {
 	if !p.hasQuorum(r.p) {
 		p.block(r.p, "no quorum of its replicas is alive and undamaged, so none can be replaced")
 		return
+	}
+	if r.p.Reassignment != nil && !r.p.Begun() && p.reassign(r.p) {
+		return // where the operator wants it, and not where the planner would
 	}
 	if p.slots <= 0 && !r.p.Moving() {
 		p.leadElsewhere(r)
@@ -319,6 +324,7 @@ func (p *planner) leadElsewhere(r repair) {
 func (p *planner) change(part *metadata.Partition, next []metadata.Replica, why string) {
 	p.plan.Changes = append(p.plan.Changes, metadata.ReplicaChange{Group: part.Group, TP: part.TP(), Revision: part.Revision, Replicas: next})
 	p.plan.Reasons = append(p.plan.Reasons, why)
+	p.changed[part.TP()] = true
 }
 
 func (p *planner) block(part *metadata.Partition, problem string) {
@@ -331,7 +337,7 @@ func (p *planner) rebalance() {
 	if !p.State.Rebalance || len(p.plan.Changes) > 0 || p.slots <= 0 {
 		return
 	}
-	m := rebalanced(p.View)
+	m := rebalanced(p.View, false)
 	moving := p.slots < p.lim.MaxMoving
 	for _, mp := range m.parts {
 		if moves := mp.moves(); len(moves) > 0 && p.slots > 0 && p.begin(moves) {

@@ -66,7 +66,7 @@ func (w *world) byRack() map[string][]api.BrokerID {
 // checkRacks makes sure that partitions are in as many racks as there can be.
 func (w *world) checkRacks() {
 	w.t.Helper()
-	m := newModel(w.view())
+	m := newModel(w.view(), false)
 	w.each(func(p *metadata.Partition) {
 		if got, want := m.spread(metadata.BrokerIDs(p.Replicas)), min(len(p.Replicas), m.racks); got < want {
 			w.t.Fatalf("%s is in %d racks of %d possible", p, got, want)
@@ -349,5 +349,78 @@ func TestPlanIsDeterministic(t *testing.T) {
 		if b := MakePlan(w.view(), w.limits); fmt.Sprint(a) != fmt.Sprint(b) {
 			t.Fatalf("%v\n%v", a, b)
 		}
+	}
+}
+
+// Whatever operators ask for, and however long moves take: the slots are kept, and in the end the replicas are where they were last wanted, or, where that
+// was taken back, where they were before; and no broker that comes makes them move from there by itself.
+func TestReassignments(t *testing.T) {
+	r := rng(t)
+	for range 30 {
+		w := randomWorld(t, r, r.IntN(3))
+		w.limits.MaxMoving, w.limits.MaxBuilding = 1+r.IntN(5), 1+r.IntN(3)
+		want := map[string][]api.BrokerID{}
+		original := w.snapshot()
+		for i := range 400 {
+			if i < 100 {
+				w.reassignRandomly(r, want, original)
+			}
+			w.apply(MakePlan(w.view(), w.limits))
+			moving := 0
+			w.each(func(p *metadata.Partition) {
+				if !p.Moving() {
+					return
+				}
+				if moving++; r.IntN(3) == 0 || i > 200 {
+					w.do(&metadata.Report{Partitions: []metadata.PartitionReport{{TP: p.TP(), Group: p.Group, Leader: p.Leader, Epoch: p.LeaderEpoch, Voters: p.Replicas, Revision: p.Revision}}})
+				}
+			})
+			if moving > w.limits.MaxMoving+len(want) { // what is cancelled or sent elsewhere goes on in its slot, and going back needs none
+				t.Fatalf("%d partitions are moving", moving)
+			}
+		}
+		w.broker(100, "r7")
+		w.run()
+		w.each(func(p *metadata.Partition) {
+			if target, ok := want[p.String()]; ok && !slices.Equal(metadata.BrokerIDs(p.Replicas), target) {
+				t.Errorf("%s is on %v, wanted %v", p, metadata.BrokerIDs(p.Replicas), target)
+			}
+			if p.Reassignment != nil || p.Moving() {
+				t.Errorf("%s has not arrived: %+v", p, p)
+			}
+		})
+	}
+}
+
+// reassignRandomly asks for one reassignment, or takes one back.
+func (w *world) reassignRandomly(r *rand.Rand, want, original map[string][]api.BrokerID) {
+	w.t.Helper()
+	topics := w.s.SortedTopics()
+	topic := topics[r.IntN(len(topics))]
+	p := topic.Partitions[r.IntN(len(topic.Partitions))]
+	c := metadata.TargetChange{Group: p.Group, TP: p.TP()}
+	if r.IntN(4) > 0 {
+		all := w.brokerIDs()
+		r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		c.Target = all[:1+r.IntN(min(len(all), 4))]
+	}
+	busy := p.Reassignment != nil
+	if busy {
+		original[p.String()] = p.Reassignment.Original
+	}
+	res := w.do(&metadata.Reassign{Changes: []metadata.TargetChange{c}})
+	switch {
+	case len(c.Target) > 0:
+		if len(res.Failures) > 0 {
+			w.t.Fatalf("%s to %v: %v", p, c.Target, res.Failures)
+		}
+		want[p.String()] = c.Target
+	case busy:
+		if len(res.Failures) > 0 {
+			w.t.Fatalf("%s: cancelling: %v", p, res.Failures)
+		}
+		want[p.String()] = original[p.String()]
+	case len(res.Failures) != 1 || res.Failures[0].Code != api.CodeNoReassignmentInProgress:
+		w.t.Fatalf("%s: nothing to cancel: %v", p, res.Failures)
 	}
 }

@@ -26,10 +26,11 @@ type model struct {
 type modelPart struct {
 	p       *metadata.Partition
 	brokers []api.BrokerID
-	fixed   bool // moving, or in need of repair: counts, but is left alone
+	fixed   bool // moving, in need of repair, or placed by an operator: counts, but is left alone
 }
 
-func newModel(v View) *model {
+// newModel makes the model. byHand includes the partitions that an operator has placed among those that may move.
+func newModel(v View, byHand bool) *model {
 	m := &model{brokers: map[api.BrokerID]*metadata.Broker{}, on: map[api.BrokerID][]*modelPart{}, count: map[api.BrokerID]int{}, topics: map[string]map[api.BrokerID]int{}}
 	racks := map[string]bool{}
 	for _, b := range v.eligible() {
@@ -39,7 +40,7 @@ func newModel(v View) *model {
 	for _, t := range v.State.SortedTopics() {
 		m.topics[t.Name] = map[api.BrokerID]int{}
 		for _, p := range t.Partitions {
-			mp := &modelPart{p: p, brokers: metadata.BrokerIDs(p.Replicas), fixed: p.Moving()}
+			mp := &modelPart{p: p, brokers: metadata.BrokerIDs(p.Replicas), fixed: p.Moving() || p.Reassignment != nil || p.ByHand && !byHand}
 			m.parts = append(m.parts, mp)
 			for _, id := range mp.brokers {
 				m.on[id] = append(m.on[id], mp)
@@ -169,8 +170,8 @@ func (m *model) evenLeaders() {
 }
 
 // rebalanced is the model after a whole rebalance.
-func rebalanced(v View) *model {
-	m := newModel(v)
+func rebalanced(v View, byHand bool) *model {
+	m := newModel(v, byHand)
 	m.spreadRacks()
 	m.even()
 	m.evenLeaders()
@@ -214,10 +215,10 @@ func keep(p *metadata.Partition, id api.BrokerID) metadata.Replica {
 	return metadata.Replica{Broker: id}
 }
 
-// PlanRebalance says what metadata.SetRebalance{On: true} would lead to.
+// PlanRebalance says what metadata.SetRebalance{On: true, Everything: true} would lead to.
 func PlanRebalance(v View) api.RebalancePlan {
 	var plan api.RebalancePlan
-	for _, mp := range rebalanced(v).parts {
+	for _, mp := range rebalanced(v, true).parts {
 		plan.Moves = append(plan.Moves, mp.moves()...)
 		if mp.brokers[0] != mp.p.Replicas[0].Broker {
 			plan.LeaderTransfers++

@@ -82,6 +82,9 @@ func problems(v View, p *metadata.Partition) []string {
 	for _, q := range p.Quarantined {
 		out = append(out, fmt.Sprintf("replica on %d quarantined: %s", q.Broker, q.Reason))
 	}
+	if p.Reassignment != nil && !p.Begun() {
+		out = append(out, fmt.Sprintf("to be reassigned to brokers %s", ids(p.Reassignment.Target)))
+	}
 	if p.Moving() {
 		out = append(out, fmt.Sprintf("moving: voters are %s, wants %s", list(p.Voters), list(p.Replicas)))
 	}
@@ -102,6 +105,14 @@ func list(replicas []metadata.Replica) string {
 	s := make([]string, len(replicas))
 	for i, r := range replicas {
 		s[i] = fmt.Sprint(r.Broker)
+	}
+	return strings.Join(s, ",")
+}
+
+func ids(brokers []api.BrokerID) string {
+	s := make([]string, len(brokers))
+	for i, id := range brokers {
+		s[i] = fmt.Sprint(id)
 	}
 	return strings.Join(s, ",")
 }

@@ -27,6 +27,7 @@ var update = flag.Bool("update", false, "rewrite the golden traces in testdata")
 //	builds N                    no broker builds more than N replicas at once
 //	quarantine TOPIC/P BROKER   a replica's files are damaged
 //	rebalance                   ask for it
+//	reassign TOPIC/P ID,ID,...  an operator says where the replicas shall be; "cancel" takes that back
 //	wait DURATION               time passes
 //	plan                        what the controller would do next
 //	step                        do it, and let the leaders move the voters
@@ -107,7 +108,9 @@ func (tr *trace) command(f []string) {
 	case "rebalance":
 		plan := PlanRebalance(tr.view())
 		tr.say("%d moves, %d leader transfers", len(plan.Moves), plan.LeaderTransfers)
-		tr.do(&metadata.SetRebalance{On: true})
+		tr.do(&metadata.SetRebalance{On: true, Everything: true})
+	case "reassign":
+		tr.reassign(f[1], f[2])
 	case "wait":
 		d, err := time.ParseDuration(f[1])
 		if err != nil {
@@ -143,14 +146,32 @@ func (tr *trace) command(f []string) {
 }
 
 func (tr *trace) quarantine(tp string, broker api.BrokerID) {
-	topic, n, _ := strings.Cut(tp, "/")
-	i, _ := strconv.Atoi(n)
-	p := tr.s.Find(api.TopicPartition{Topic: topic, Partition: int32(i)})
+	p := tr.s.Find(parseTP(tp))
 	for _, r := range p.Replicas {
 		if r.Broker == broker {
 			tr.do(&metadata.QuarantineReplica{TP: p.TP(), Group: p.Group, ServerID: r.ServerID, Reason: "bad checksum"})
 		}
 	}
+}
+
+func (tr *trace) reassign(tp, target string) {
+	p := tr.s.Find(parseTP(tp))
+	c := metadata.TargetChange{Group: p.Group, TP: p.TP()}
+	if target != "cancel" {
+		for _, s := range strings.Split(target, ",") {
+			n, _ := strconv.Atoi(s)
+			c.Target = append(c.Target, api.BrokerID(n))
+		}
+	}
+	for _, f := range tr.do(&metadata.Reassign{Changes: []metadata.TargetChange{c}}).Failures {
+		tr.say("%v", f.Err())
+	}
+}
+
+func parseTP(tp string) api.TopicPartition {
+	topic, n, _ := strings.Cut(tp, "/")
+	i, _ := strconv.Atoi(n)
+	return api.TopicPartition{Topic: topic, Partition: int32(i)}
 }
 
 func (tr *trace) plan(p Plan) {

@@ -3,7 +3,6 @@ package controller
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -129,14 +128,6 @@ func (w *world) run() []Plan {
 
 // loads counts desired replicas and preferred leaders.
 func (w *world) loads() load { return loadOf(w.s.SortedTopics()) }
-
-func ids(list []api.BrokerID) string {
-	s := make([]string, len(list))
-	for i, id := range list {
-		s[i] = fmt.Sprint(id)
-	}
-	return strings.Join(s, ",")
-}
 
 // check makes sure of what must hold of every assignment.
 func (w *world) check() {

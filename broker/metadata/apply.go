@@ -168,7 +168,21 @@ func (c *SetRebalance) apply(ch *change) (Result, error) {
 	if ch.s.Rebalance != c.On {
 		ch.s.Rebalance, ch.dirty = c.On, true
 	}
+	if c.On && c.Everything {
+		ch.forgetHands()
+	}
 	return Result{}, nil
+}
+
+// forgetHands makes partitions that were placed by an operator like all others.
+func (ch *change) forgetHands() {
+	for _, t := range ch.s.SortedTopics() {
+		for _, p := range t.Partitions {
+			if p.ByHand {
+				ch.ownPartition(p).ByHand = false
+			}
+		}
+	}
 }
 
 func (c *AllocateProducerIDs) apply(ch *change) (Result, error) {

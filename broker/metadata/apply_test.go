@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -195,7 +196,7 @@ func TestRequestIsAppliedOnce(t *testing.T) {
 		t.Fatalf("first block %+v, %v", first, err)
 	}
 	again, err := m.apply("r1", &AllocateProducerIDs{Count: 10})
-	if err != nil || again != first {
+	if err != nil || !reflect.DeepEqual(again, first) {
 		t.Errorf("again: %+v, %v; want %+v", again, err, first)
 	}
 	// Errors are remembered too.
@@ -210,7 +211,7 @@ func TestRequestIsAppliedOnce(t *testing.T) {
 	if len(m.requests) != maxRequests || len(m.ring) != maxRequests {
 		t.Errorf("%d requests are remembered, %d in the ring", len(m.requests), len(m.ring))
 	}
-	if r, _ := m.apply("r1", &AllocateProducerIDs{Count: 1}); r == first {
+	if r, _ := m.apply("r1", &AllocateProducerIDs{Count: 1}); r.FirstProducerID == first.FirstProducerID {
 		t.Error("the table of requests is not bounded")
 	}
 }

@@ -125,6 +125,11 @@ func (c *SetReplicas) apply(ch *change) (Result, error) {
 			res.Skipped++
 			continue
 		}
+		if r.EndReassignment && p.Reassignment != nil {
+			p = ch.ownPartition(p)
+			p.Reassignment = nil
+			p.Revision++
+		}
 		ch.setReplicas(p, r.Replicas)
 	}
 	return res, nil
@@ -150,6 +155,7 @@ func (ch *change) setReplicas(p *Partition, replicas []Replica) {
 	if slices.Equal(p.Replicas, replicas) {
 		return
 	}
+	begun := p.Begun()
 	p = ch.ownPartition(p)
 	p.Replicas = nil
 	for _, a := range replicas {
@@ -160,6 +166,10 @@ func (ch *change) setReplicas(p *Partition, replicas []Replica) {
 	}
 	p.Revision++
 	p.dropQuarantines()
+	if begun && !p.Begun() { // a repair needed another broker
+		p.Reassignment = nil
+	}
+	ch.settleReassignment(p)
 }
 
 // dropQuarantines forgets replicas that nobody has any use for any more.
@@ -201,7 +211,9 @@ func (ch *change) report(r *PartitionReport) bool {
 	if next.same(p) {
 		return true
 	}
-	*ch.ownPartition(p) = next
+	own := ch.ownPartition(p)
+	*own = next
+	ch.settleReassignment(own)
 	return true
 }
 

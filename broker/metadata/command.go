@@ -28,6 +28,8 @@ type Result struct {
 	FirstProducerID int64 `json:"first_producer_id,omitempty"`
 	// Skipped counts the parts of the command that no longer fitted the state (an old revision, a deleted topic, an old epoch).
 	Skipped int `json:"skipped,omitempty"`
+	// Failures are the parts of the command that were refused, where it says so.
+	Failures []PartFailure `json:"failures,omitempty"`
 }
 
 // InitCluster is the first command of a cluster. It does nothing if the cluster has that ID already.
@@ -66,6 +68,8 @@ type RemoveBroker struct {
 // SetRebalance sets or clears State.Rebalance.
 type SetRebalance struct {
 	On bool `json:"on"`
+	// Everything includes the partitions whose brokers an operator chose: from then on they are like all others.
+	Everything bool `json:"everything,omitempty"`
 }
 
 // CreateTopic creates a topic with the placement given. The same command again (same name and ID) succeeds without effect.
@@ -113,6 +117,8 @@ type ReplicaChange struct {
 	TP       api.TopicPartition `json:"tp"`
 	Revision uint64             `json:"revision"` // as the planner saw it
 	Replicas []Replica          `json:"replicas"`
+	// EndReassignment gives up the partition's reassignment, which cannot be carried out any more.
+	EndReassignment bool `json:"end_reassignment,omitempty"`
 }
 
 // Report tells what the leaders of partitions see. One command carries many partitions.
@@ -171,6 +177,7 @@ var kinds = map[string]func() Command{
 	"grow-topic":         func() Command { return &GrowTopic{} },
 	"delete-topic":       func() Command { return &DeleteTopic{} },
 	"set-replicas":       func() Command { return &SetReplicas{} },
+	"reassign":           func() Command { return &Reassign{} },
 	"report":             func() Command { return &Report{} },
 	"quarantine-replica": func() Command { return &QuarantineReplica{} },
 	"allocate-producers": func() Command { return &AllocateProducerIDs{} },

@@ -93,7 +93,11 @@ type Partition struct {
 	Quarantined []Quarantine `json:"quarantined,omitempty"`
 	// Generation is the last one used in a replica's name.
 	Generation int32 `json:"generation"`
-	// Revision counts the changes of Replicas.
+	// Reassignment, if not nil, is where an operator wants the replicas.
+	Reassignment *Reassignment `json:"reassignment,omitempty"`
+	// ByHand: an operator chose the brokers, so only an operator's rebalance moves replicas that are well.
+	ByHand bool `json:"by_hand,omitempty"`
+	// Revision counts the changes of Replicas and Reassignment.
 	Revision uint64 `json:"revision"`
 	// Settled is the Revision that the leader knew when it last reported Voters. See Surplus.
 	Settled uint64 `json:"settled"`
