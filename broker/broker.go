@@ -26,6 +26,7 @@ import (
 	"github.com/flotilla-log/flotilla/broker/grpcapi"
 	"github.com/flotilla-log/flotilla/broker/kafka"
 	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/broker/metrics"
 	"github.com/flotilla-log/flotilla/membership"
 	"github.com/flotilla-log/flotilla/partition/stable"
 	"github.com/flotilla-log/flotilla/partition/transport"
@@ -46,6 +47,7 @@ type Broker struct {
 	grpcLn     net.Listener
 	peerLn     net.Listener
 	kafkaLns   []kafkaListener // by name
+	metricsLn  net.Listener    // nil: metrics are not served
 	grpcAddr   string          // as advertised
 	peerAddr   string
 	identity   *metadata.Identity
@@ -59,6 +61,8 @@ type Broker struct {
 	controller atomic.Pointer[controller.Controller]
 	server     *grpcapi.Server
 	kafka      *kafka.Server // nil: no Kafka listener
+	metrics    *metrics.Set
+	metricsSrv *metrics.Server // nil: metrics are not served
 
 	// closers end the parts that are up, in reverse order of their start.
 	closers []func()
@@ -91,6 +95,7 @@ func New(cfg Config) (*Broker, error) {
 		cfg: cfg, log: cfg.Logger, route: newNotifier(), bootstrap: newNotifier(), producers: producerIDs{turn: make(chan struct{}, 1)},
 		ready: make(chan struct{}), failed: make(chan error, 1),
 	}
+	b.metrics = metrics.New(cfg.Version)
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	return b, nil
 }
@@ -120,6 +125,14 @@ func (b *Broker) GRPCAddr() string { return b.grpcAddr }
 
 // PeerAddr is the address that other brokers use.
 func (b *Broker) PeerAddr() string { return b.peerAddr }
+
+// MetricsAddr is where metrics are served; empty if they are not.
+func (b *Broker) MetricsAddr() string {
+	if b.metricsLn == nil {
+		return ""
+	}
+	return b.metricsLn.Addr().String()
+}
 
 // GossipAddr is the address to put in another broker's Join.
 func (b *Broker) GossipAddr() string {

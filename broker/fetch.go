@@ -13,6 +13,7 @@ import (
 func (b *Broker) Fetch(ctx context.Context, req api.FetchRequest) ([]api.FetchResult, error) {
 	results, enough := b.fetchNow(req)
 	if enough || req.MaxWait <= 0 {
+		b.countFetched(results)
 		return results, nil
 	}
 	timer := time.NewTimer(req.MaxWait)
@@ -36,6 +37,7 @@ func (b *Broker) Fetch(ctx context.Context, req api.FetchRequest) ([]api.FetchRe
 			return nil, b.apiError(err, nil)
 		}
 		if !more {
+			b.countFetched(results)
 			return results, nil
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -14,6 +15,7 @@ import (
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/group"
 	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/broker/metrics"
 	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/partition/transport"
 	"github.com/flotilla-log/flotilla/raftlog"
@@ -50,7 +52,11 @@ type hosted struct {
 
 	settings sync.Mutex // see applySettings; before mu
 
-	lead leadState // only run's goroutine
+	lead   leadState // only run's goroutine
+	opened bool      // the replica was open when it failed; only run's goroutine
+
+	damaged  atomic.Bool // its files are set aside, and the cluster is asked for another replica
+	scrubbed atomic.Bool // the damage was found in the background
 }
 
 func newHosted(m *replicaManager, w wanted) *hosted {
@@ -192,9 +198,11 @@ func (h *hosted) run() {
 		}
 		var damage *raftlog.DamageError
 		if errors.As(err, &damage) {
+			h.countDamage()
 			h.quarantine(err)
 			return
 		}
+		h.m.b.metrics.ReplicaFailures.Inc()
 		h.log.Error("the replica failed and will be opened again", "error", err, "pause", pause)
 		h.setTrouble(err)
 		if time.Since(began) > reopenMax {
@@ -213,11 +221,25 @@ func (h *hosted) sleep(d time.Duration) {
 	}
 }
 
+// countDamage says how the damage was found. A replica that never was open is damaged since before it was opened.
+func (h *hosted) countDamage() {
+	by := metrics.FoundAtOpen
+	switch {
+	case h.scrubbed.Load():
+		by = metrics.FoundByScrub
+	case h.opened:
+		by = metrics.FoundInUse
+	}
+	h.m.b.metrics.Damage.WithLabelValues(by).Inc()
+}
+
 // openAndServe runs the replica once: until it is to close (nil), or has failed.
 func (h *hosted) openAndServe() error {
+	h.opened = false
 	if err := h.openReplica(); err != nil {
 		return err
 	}
+	h.opened = true
 	h.setTrouble(nil)
 	h.m.b.route.notify()
 	err := h.serve()
@@ -279,18 +301,21 @@ func (h *hosted) config(topic *metadata.Topic, failure chan error) partition.Con
 		Transport: b.transport, Stable: b.stable.Group(h.group),
 		Settings: settingsOf(topic), Budget: h.m.budget, Limits: limits,
 		Timing: partition.Timing{Heartbeat: b.cfg.Timing.Heartbeat},
-		Now:    b.cfg.Seams.Now, Logger: b.log.Named("partition"),
+		Now:    b.cfg.Seams.Now, Logger: b.log.Named("partition"), Meter: b.metrics.Topic(h.tp.Topic),
 		OnEvent: func(e partition.Event) { h.onEvent(e, failure) },
 	}
 }
 
 // onEvent is called by the replica, from any of its goroutines.
 func (h *hosted) onEvent(e partition.Event, failure chan error) {
-	if e.Type == partition.EventFailed {
+	switch e.Type {
+	case partition.EventFailed:
 		select {
 		case failure <- e.Err:
 		default:
 		}
+	case partition.EventLeader:
+		h.m.b.metrics.Elections.Inc()
 	}
 	h.wakeUp()
 	h.m.b.route.notify()
@@ -301,7 +326,8 @@ func (h *hosted) newCoordinator() (*group.Coordinator, *group.Machine, error) {
 	machine := group.NewMachine(b.log.Named("groups"))
 	c, err := group.NewCoordinator(group.Config{
 		Name: h.name, Self: b.self(), Machine: machine,
-		Propose: h.propose, Term: h.leadingTerm, Partitions: b.partitionsOf, Logger: b.log.Named("groups"),
+		Rebalanced: b.metrics.Rebalances.Inc,
+		Propose:    h.propose, Term: h.leadingTerm, Partitions: b.partitionsOf, Logger: b.log.Named("groups"),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("group coordinator: %w", err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/kafka"
+	"github.com/flotilla-log/flotilla/broker/metrics"
 )
 
 // KafkaListener is one more listener for Kafka clients, under a name of its own. A client is told the addresses of that name of all brokers, so every
@@ -156,7 +157,7 @@ func (b *Broker) serveKafka() error {
 	if len(b.kafkaLns) == 0 {
 		return nil
 	}
-	b.kafka = kafka.New(b, kafka.Options{
+	b.kafka = kafka.New(b.metrics.Observe(b, metrics.ListenerKafka), kafka.Options{
 		Self: b.cfg.ID, MaxMessageBytes: b.cfg.Memory.MaxMessageBytes, MaxFetchBytes: b.cfg.Memory.FetchBytes,
 		AppendTimeout: b.cfg.Timing.AppendTimeout, AutoCreateTopics: b.cfg.AutoCreateTopics, Configs: b.kafkaConfigs(),
 		Logger: b.log.Named("kafka"),
@@ -184,4 +185,13 @@ func (b *Broker) kafkaListeners() string {
 		list = append(list, l.name+"://"+l.advertised)
 	}
 	return strings.Join(list, ",")
+}
+
+// KafkaListening says where each Kafka listener listens.
+func (b *Broker) KafkaListening() map[string]net.Addr {
+	out := map[string]net.Addr{}
+	for _, l := range b.kafkaLns {
+		out[l.name] = l.ln.Addr()
+	}
+	return out
 }

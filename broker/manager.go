@@ -45,6 +45,7 @@ type replicaManager struct {
 	cancel   context.CancelFunc
 	done     chan struct{}
 	removals *removals
+	rebuilds rebuilds
 	foreign  map[string]bool // told about already
 	shape    map[string]int  // partitions by topic, as the coordinators know; only run's
 }
@@ -174,6 +175,7 @@ func (m *replicaManager) pass(s *metadata.State) error {
 	m.closeOthers(want)
 	m.openMissing(want)
 	m.clean(s, dirs, groups, want)
+	m.b.metrics.Rebuilds.Add(float64(m.rebuilds.ended(groups)))
 	m.tellCoordinators(s)
 	m.mu.Lock()
 	m.passed = s.Version

@@ -74,6 +74,9 @@ func (h *hosted) makeDir(path string) error {
 // stay until the partition is whole again (replicaManager.clean).
 func (h *hosted) quarantine(cause error) {
 	h.log.Error("the replica is damaged; its files are set aside and it is rebuilt from its peers", "error", cause)
+	h.damaged.Store(true)
+	h.m.rebuilds.begin(h.group, h.serverID)
+	h.m.b.metrics.Quarantines.Inc()
 	h.setTrouble(fmt.Errorf("damaged, being rebuilt: %w", cause))
 	if err := h.setAside(); err != nil {
 		h.log.Error("setting the damaged files aside", "error", err)

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/flotilla-log/flotilla/raftlog"
@@ -22,31 +23,88 @@ func (c *ScrubConfig) setDefaults() {
 	setDefault(&c.Every, time.Hour)
 }
 
+// scrubbing is what the metrics tell of the pass under way and the last one.
+type scrubbing struct {
+	mu          sync.Mutex
+	done, total int64
+	completed   time.Time
+}
+
+func (s *scrubbing) begin(total int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done, s.total = 0, total
+}
+
+func (s *scrubbing) add(bytes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done += int64(bytes)
+	s.total = max(s.total, s.done) // what was written since the beginning counts too
+}
+
+func (s *scrubbing) end(at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done, s.total, s.completed = 0, 0, at
+}
+
+func (s *scrubbing) progress() (done, total int64, completed time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.done, s.total, s.completed
+}
+
 // scrub checks one replica after the other, over and over, until the broker stops.
 func (b *Broker) scrub() {
 	if b.cfg.Scrub.BytesPerSecond < 0 {
 		return
 	}
 	for b.sleep(b.cfg.Scrub.Every) == nil {
-		for _, h := range b.replicas.all() {
-			r := h.open()
-			if r == nil {
-				continue
-			}
-			err := r.Scrub(b.ctx, b.scrubPace)
-			var damage *raftlog.DamageError
-			switch {
-			case b.ctx.Err() != nil:
-				return
-			case errors.As(err, &damage):
-				b.log.Error("scrubbing found damage", "partition", h.name, "error", err)
-			}
+		if b.scrubAll() != nil {
+			return
 		}
+	}
+}
+
+// scrubAll is one pass. The error says that the broker stops.
+func (b *Broker) scrubAll() error {
+	list := b.replicas.all()
+	total := int64(0)
+	for _, h := range list {
+		if r := h.open(); r != nil {
+			total += r.Status().Bytes
+		}
+	}
+	b.scrubbing.begin(total)
+	for _, h := range list {
+		b.scrubReplica(h)
+		if err := b.ctx.Err(); err != nil {
+			return err
+		}
+	}
+	b.scrubbing.end(b.cfg.Seams.Now())
+	b.metrics.ScrubPasses.Inc()
+	return nil
+}
+
+func (b *Broker) scrubReplica(h *hosted) {
+	r := h.open()
+	if r == nil {
+		return
+	}
+	err := r.Scrub(b.ctx, b.scrubPace)
+	var damage *raftlog.DamageError
+	if b.ctx.Err() == nil && errors.As(err, &damage) {
+		h.scrubbed.Store(true)
+		b.log.Error("scrubbing found damage", "partition", h.name, "error", err)
 	}
 }
 
 // scrubPace waits for as long as reading so many bytes may take.
 func (b *Broker) scrubPace(_ context.Context, bytes int) error {
+	b.metrics.ScrubBytes.Add(float64(bytes))
+	b.scrubbing.add(bytes)
 	return b.sleep(time.Duration(float64(bytes) / float64(b.cfg.Scrub.BytesPerSecond) * float64(time.Second)))
 }
 

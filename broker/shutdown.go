@@ -60,6 +60,9 @@ func (b *Broker) stopFronts(ctx context.Context) {
 	if b.kafka != nil {
 		g.Go(func() error { b.kafka.Stop(ctx); return nil })
 	}
+	if b.metricsSrv != nil {
+		g.Go(func() error { b.metricsSrv.Stop(ctx); return nil })
+	}
 	b.server.Stop(ctx)
 	_ = g.Wait()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/flotilla-log/flotilla/broker/grpcapi"
 	"github.com/flotilla-log/flotilla/broker/kafka"
 	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/broker/metrics"
 	"github.com/flotilla-log/flotilla/membership"
 	"github.com/flotilla-log/flotilla/partition/stable"
 	"github.com/flotilla-log/flotilla/partition/transport"
@@ -75,6 +76,9 @@ func (b *Broker) listen(context.Context) error {
 	}
 	b.closers = append(b.closers, func() { _ = b.peerLn.Close() })
 	if err := b.listenKafka(); err != nil {
+		return err
+	}
+	if err := b.listenMetrics(); err != nil {
 		return err
 	}
 	b.grpcAddr = advertised(b.cfg.AdvertiseGRPCAddr, b.cfg.AdvertiseHost, b.grpcLn.Addr())
@@ -214,7 +218,7 @@ func (b *Broker) startController(context.Context) error {
 }
 
 func (b *Broker) serve(context.Context) error {
-	b.server = grpcapi.New(b, grpcapi.Options{
+	b.server = grpcapi.New(b.metrics.Observe(b, metrics.ListenerGRPC), grpcapi.Options{
 		MaxMessageBytes: b.cfg.Memory.MaxMessageBytes, MaxFetchBytes: b.cfg.Memory.FetchBytes,
 		AppendTimeout: b.cfg.Timing.AppendTimeout, Logger: b.log.Named("grpc"),
 	})
@@ -223,7 +227,11 @@ func (b *Broker) serve(context.Context) error {
 			b.fail(fmt.Errorf("serving clients: %w", err))
 		}
 	})
-	return b.serveKafka()
+	if err := b.serveKafka(); err != nil {
+		return err
+	}
+	b.serveMetrics()
+	return nil
 }
 
 // kafkaConfigs is what DescribeConfigs tells of this broker, under Kafka's names.

@@ -109,6 +109,8 @@ func (s Settings) Validate() error {
 
 // Config is what a Coordinator needs.
 type Config struct {
+	// Rebalanced is called for each new generation of a group while this coordinator serves. It must be quick. Nil: nobody counts.
+	Rebalanced func()
 	// Name of the coordinator partition, for messages: "__consumer_offsets/3".
 	Name string
 	// Self is named as coordinator in lists and descriptions.

@@ -37,6 +37,9 @@ func NewCoordinator(cfg Config) (*Coordinator, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()
 	}
+	if cfg.Rebalanced == nil {
+		cfg.Rebalanced = func() {}
+	}
 	if cfg.NewID == nil {
 		cfg.NewID = randomID
 	}

@@ -152,6 +152,7 @@ func (t *term) react(id string, g *group, a Action) {
 		t.armJoin(g)
 		t.wake(id)
 	case NewGeneration:
+		t.c.cfg.Rebalanced()
 		t.timers.drop(timerKey{kind: joinTimer, group: id})
 		t.armMissingSessions(g)
 		t.beginSync(g)

@@ -6,7 +6,7 @@ import (
 )
 
 // limitListener accepts at most n connections at a time; others wait in the listen queue of the operating system.
-func limitListener(l net.Listener, n int) net.Listener {
+func limitListener(l net.Listener, n int) *limitedListener {
 	return &limitedListener{Listener: l, slots: make(chan struct{}, n), closed: make(chan struct{})}
 }
 

@@ -8,6 +8,7 @@ import (
 	"context"
 	"math"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -81,6 +82,7 @@ func (o Options) withDefaults() Options {
 type Server struct {
 	opts   Options
 	grpc   *grpc.Server
+	conns  atomic.Pointer[limitedListener]
 	health *health.Server
 	// stopping ends long-lived streams (fetches, watches, produce streams) so that a graceful stop can finish.
 	stopping context.Context
@@ -143,11 +145,21 @@ func (s *Server) SetServing(serving bool) {
 
 // Serve accepts connections until Stop. It returns nil after Stop.
 func (s *Server) Serve(l net.Listener) error {
-	err := s.grpc.Serve(limitListener(l, s.opts.MaxConnections))
+	limited := limitListener(l, s.opts.MaxConnections)
+	s.conns.Store(limited)
+	err := s.grpc.Serve(limited)
 	if s.stopping.Err() != nil {
 		return nil
 	}
 	return err
+}
+
+// Connections is how many connections are open.
+func (s *Server) Connections() int {
+	if l := s.conns.Load(); l != nil {
+		return max(len(l.slots)-1, 0) // one slot is held for the next connection
+	}
+	return 0
 }
 
 // Stop answers health checks with NOT_SERVING, ends the streams with SHUTTING_DOWN, lets calls in flight finish

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -42,6 +44,7 @@ func (a *app) newLogger(o logOptions) (hclog.Logger, error) {
 
 // brokerOptions are the flags of the broker command; toConfig turns them into the broker's configuration.
 type brokerOptions struct {
+	kafkaListeners  []string
 	cfg             broker.Config
 	id              int32
 	inflight        byteSize
@@ -110,6 +113,9 @@ func (o *brokerOptions) register(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Rack, "rack", "", "failure domain that the replicas of a partition are spread over")
 	fs.StringVar(&c.GRPCAddr, "grpc-addr", c.GRPCAddr, "address to listen on for clients")
 	fs.StringVar(&c.KafkaAddr, "kafka-addr", c.KafkaAddr, "address to listen on for Kafka clients; empty: none")
+	fs.StringArrayVar(&o.kafkaListeners, "kafka-listener", nil, "a further listener for Kafka clients, NAME=host:port[,advertised=host:port]; may be repeated")
+	fs.StringVar(&c.MetricsAddr, "metrics-addr", defaultMetricsAddr, "address to serve Prometheus metrics on (/metrics); empty: none")
+	fs.BoolVar(&c.Profiles, "pprof", false, "serve /debug/pprof there, too")
 	fs.StringVar(&c.PeerAddr, "peer-addr", c.PeerAddr, "address to listen on for other brokers")
 	fs.StringVar(&c.GossipAddr, "gossip-addr", c.GossipAddr, "address for membership gossip, TCP and UDP")
 	fs.StringVar(&c.AdvertiseHost, "advertise-host", "", "host that others reach this broker at; needed unless the addresses above name one")
@@ -152,6 +158,9 @@ func (o *brokerOptions) registerLimits(fs *pflag.FlagSet) {
 	fs.BoolVar(&t.FastGossip, "fast-gossip", false, "notice failures sooner at the price of traffic; for brokers on one machine")
 }
 
+// defaultMetricsAddr is on loopback: metrics name topics, and whoever wants them from elsewhere has to say so.
+var defaultMetricsAddr = net.JoinHostPort("127.0.0.1", strconv.Itoa(broker.DefaultMetricsPort))
+
 // toConfig completes the configuration and checks it; errors are about usage.
 func (o *brokerOptions) toConfig() (broker.Config, error) {
 	cfg := o.cfg
@@ -162,10 +171,19 @@ func (o *brokerOptions) toConfig() (broker.Config, error) {
 	cfg.Memory.MaxMessageBytes = int(o.maxMessage)
 	cfg.Memory.FetchBytes = int(o.fetch)
 	cfg.DiskReserve = int64(o.diskReserve)
+	for _, s := range o.kafkaListeners {
+		l, err := broker.ParseKafkaListener(s)
+		if err != nil {
+			return cfg, withCode(exitUsage, err)
+		}
+		cfg.KafkaListeners = append(cfg.KafkaListeners, l)
+	}
 	if cfg.CatchUpBytesPerSecond = int64(o.catchUp); o.catchUp == 0 {
 		cfg.CatchUpBytesPerSecond = -1 // there, 0 is the default
 	}
 	cfg.Scrub.BytesPerSecond = int64(o.scrub)
+	// A second broker on this machine starts without metrics rather than not at all, unless somebody asked for the address.
+	cfg.MetricsOptional = cfg.MetricsAddr == defaultMetricsAddr
 	return cfg, withCode(exitUsage, cfg.Validate())
 }
 

@@ -28,13 +28,14 @@ const devStopTimeout = 2 * time.Second
 type devOptions struct {
 	dir      string
 	portBase int
+	pprof    bool
 	log      logOptions
 }
 
 const devLong = `Run three brokers in this process, as a cluster to develop against.
 
 The brokers talk over real sockets on the loopback interface and keep their data in --dir: stop it, start it again on the same directory,
-and everything is still there. Broker n (from 0) uses four ports from --port-base + 10n: clients, replication, gossip, Kafka clients. With the default
+and everything is still there. Broker n (from 0) uses five ports from --port-base + 10n: clients, replication, gossip, Kafka clients, metrics. With the default
 of 7070, 'flotilla' commands find it without further options.
 
 When all three serve it prints one line on standard output, to which later versions may add further names:
@@ -58,12 +59,13 @@ func (a *app) devCommand() *cobra.Command {
 	fs := cmd.Flags()
 	fs.StringVar(&o.dir, "dir", "flotilla-dev", "directory for the data of all three brokers")
 	fs.IntVar(&o.portBase, "port-base", broker.DefaultGRPCPort, "first port; 0: free ports, other ones at each start")
+	fs.BoolVar(&o.pprof, "pprof", false, "serve /debug/pprof beside the metrics")
 	o.log.register(fs)
 	return cmd
 }
 
 // devAddrs are the listening addresses of one broker.
-type devAddrs struct{ grpc, peer, gossip, kafka string }
+type devAddrs struct{ grpc, peer, gossip, kafka, metrics string }
 
 func (a *app) runDev(ctx context.Context, o devOptions) error {
 	configs, err := a.devConfigs(o)
@@ -106,6 +108,7 @@ func (a *app) devConfigs(o devOptions) ([]broker.Config, error) {
 		cfg.ID = api.BrokerID(i + 1)
 		cfg.DataDir = filepath.Join(o.dir, fmt.Sprintf("broker-%d", cfg.ID))
 		cfg.GRPCAddr, cfg.PeerAddr, cfg.GossipAddr, cfg.KafkaAddr = ad.grpc, ad.peer, ad.gossip, ad.kafka
+		cfg.MetricsAddr, cfg.Profiles = ad.metrics, o.pprof
 		cfg.Join, cfg.BootstrapExpect = join, devBrokers
 		cfg.Version = buildVersion().Version
 		cfg.Timing.FastGossip = true
@@ -121,14 +124,14 @@ func devAddresses(base int) ([]devAddrs, error) {
 	if base == 0 {
 		return freeAddresses()
 	}
-	if last := base + devPortStep*(devBrokers-1) + 3; base < 1 || last > 65535 {
+	if last := base + devPortStep*(devBrokers-1) + 4; base < 1 || last > 65535 {
 		return nil, usageErrorf("--port-base %d: the ports %d to %d are needed", base, base, last)
 	}
 	at := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 	var addrs []devAddrs
 	for i := range devBrokers {
 		p := base + devPortStep*i
-		addrs = append(addrs, devAddrs{grpc: at(p), peer: at(p + 1), gossip: at(p + 2), kafka: at(p + 3)})
+		addrs = append(addrs, devAddrs{grpc: at(p), peer: at(p + 1), gossip: at(p + 2), kafka: at(p + 3), metrics: at(p + 4)})
 	}
 	return addrs, nil
 }
@@ -152,7 +155,7 @@ func freeAddresses() ([]devAddrs, error) {
 	}
 	addrs := make([]devAddrs, devBrokers)
 	for i := range addrs {
-		for _, p := range []*string{&addrs[i].grpc, &addrs[i].peer, &addrs[i].gossip, &addrs[i].kafka} {
+		for _, p := range []*string{&addrs[i].grpc, &addrs[i].peer, &addrs[i].gossip, &addrs[i].kafka, &addrs[i].metrics} {
 			var err error
 			if *p, err = free(); err != nil {
 				return nil, err

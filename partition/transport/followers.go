@@ -59,3 +59,6 @@ func (g *Group) heard(id raft.ServerID, args *raft.AppendEntriesRequest, resp *r
 		g.followers.accepted(id, args, time.Now())
 	}
 }
+
+// Connections is how many connections with other brokers are open, in both directions.
+func (t *Transport) Connections() int { return len(t.conns("")) }

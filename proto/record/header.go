@@ -75,6 +75,14 @@ func AddSequence(seq, n int32) int32 {
 	return int32((int64(seq) + int64(n)) & math.MaxInt32)
 }
 
+// CountOf is the number of records that a stored batch's header says; 0 if it is too short.
+func CountOf(batch []byte) int {
+	if len(batch) < posCount+4 {
+		return 0
+	}
+	return int(int32(binary.BigEndian.Uint32(batch[posCount:])))
+}
+
 // ParseHeader reads the header at the beginning of b, which may hold more than one batch, or less: only HeaderSize bytes are
 // needed. The CRC is not checked. It fails with ErrInvalid for another magic and with ErrCorrupt for lengths and counts that no batch
 // can have; the latter also wraps io.ErrUnexpectedEOF when b is shorter than a header.
