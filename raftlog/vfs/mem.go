@@ -359,11 +359,14 @@ func (m *Mem) RemoveAll(name string) error {
 	return nil
 }
 
-// Rename implements FS.
+// Rename implements FS; directories are renamed durably at once.
 func (m *Mem) Rename(oldName, newName string) error {
 	m.mutate("rename", newName)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.dirs[filepath.Clean(oldName)] != nil {
+		return m.renameDir(filepath.Clean(oldName), filepath.Clean(newName))
+	}
 	d, from, err := m.dir("rename", oldName)
 	if err != nil {
 		return err
@@ -377,6 +380,23 @@ func (m *Mem) Rename(oldName, newName string) error {
 		return &fs.PathError{Op: "rename", Path: oldName, Err: fs.ErrNotExist}
 	}
 	d.change(dirChange{set: toBase, node: node, remove: from})
+	return nil
+}
+
+func (m *Mem) renameDir(from, to string) error {
+	if m.dirs[to] != nil || m.dirs[filepath.Dir(to)] == nil || filepath.Dir(from) != filepath.Dir(to) {
+		return &fs.PathError{Op: "rename", Path: from, Err: fs.ErrExist}
+	}
+	moved := map[string]*memDir{}
+	for p, d := range m.dirs {
+		if p == from || strings.HasPrefix(p, from+string(filepath.Separator)) {
+			moved[p] = d
+		}
+	}
+	for p, d := range moved {
+		delete(m.dirs, p)
+		m.dirs[to+p[len(from):]] = d
+	}
 	return nil
 }
 

@@ -114,9 +114,17 @@ func TestDirectories(t *testing.T) {
 			t.Fatalf("read of a removed file through its handle: %d, %v", n, err)
 		}
 		must(t, fsys.SyncDir(sub))
-		must(t, fsys.RemoveAll(filepath.Join(dir, "x")))
-		must(t, fsys.RemoveAll(filepath.Join(dir, "x")))
+		moved := filepath.Join(dir, "x", "z")
+		must(t, fsys.Rename(sub, moved))
+		if infos, err = fsys.ReadDir(moved); err != nil || len(infos) != 1 || infos[0].Name != "b" {
+			t.Fatalf("a directory that was renamed: %v, %v", infos, err)
+		}
 		if _, err := fsys.Stat(sub); err == nil {
+			t.Fatal("the directory is still there under its old name")
+		}
+		must(t, fsys.RemoveAll(filepath.Join(dir, "x")))
+		must(t, fsys.RemoveAll(filepath.Join(dir, "x")))
+		if _, err := fsys.Stat(moved); err == nil {
 			t.Fatal("the directory is still there")
 		}
 	})

@@ -1,0 +1,238 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/broker/api"
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/client"
+)
+
+// Cluster is a number of simulated machines with a broker each, with IDs from 1.
+type Cluster struct {
+	Net   *Network
+	Nodes []*Node
+	Log   hclog.Logger
+	Tune  func(*broker.Config)
+
+	founders int
+	endings  sync.WaitGroup // of brokers that were killed
+}
+
+// Node is one machine.
+type Node struct {
+	c    *Cluster
+	ID   api.BrokerID
+	IP   string
+	skew atomic.Int64 // its wall clock is so much ahead, in ns
+
+	mu   sync.Mutex
+	disk *Disk
+	life *life
+	b    *broker.Broker // nil while it is down
+}
+
+// NewCluster makes machines without starting anything. The first founders of them begin the cluster.
+func NewCluster(rng *rand.Rand, founders, nodes int, log hclog.Logger) *Cluster {
+	c := &Cluster{Net: NewNetwork(fork(rng)), Log: log, founders: founders}
+	for i := range nodes {
+		c.Nodes = append(c.Nodes, &Node{c: c, ID: api.BrokerID(i + 1), IP: fmt.Sprintf("10.0.0.%d", i+1), disk: NewDisk(fork(rng))})
+	}
+	return c
+}
+
+// fork makes a generator of its own out of another, so that what one consumer of randomness does does not change what others get.
+func fork(rng *rand.Rand) *rand.Rand { return rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64())) }
+
+func (n *Node) addr(port int) string { return net.JoinHostPort(n.IP, fmt.Sprint(port)) }
+
+// now is the machine's wall clock.
+func (n *Node) now() time.Time { return time.Now().Add(time.Duration(n.skew.Load())) }
+
+// Broker is the broker that runs there; nil while none does.
+func (n *Node) Broker() *broker.Broker {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.b
+}
+
+// Disk is the machine's present disk.
+func (n *Node) Disk() *Disk {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.disk
+}
+
+func (n *Node) config(l *life) (broker.Config, error) {
+	cfg := broker.DefaultConfig()
+	cfg.ID, cfg.DataDir, cfg.Version, cfg.KafkaAddr = n.ID, dataDir, "sim", ""
+	if int(n.ID) <= n.c.founders {
+		cfg.BootstrapExpect = n.c.founders
+	}
+	cfg.GRPCAddr, cfg.PeerAddr, cfg.GossipAddr = n.addr(7070), n.addr(7071), n.addr(7072)
+	for _, o := range n.c.Nodes {
+		if o != n {
+			cfg.Join = append(cfg.Join, o.addr(7072))
+		}
+	}
+	cfg.OffsetsPartitions = 2
+	cfg.DiskReserve = 1 << 20
+	cfg.Timing = broker.Timing{PreferredAfter: 2 * time.Second, FastGossip: true}
+	cfg.Scrub.Every = 5 * time.Second
+	cfg.Logger = n.c.Log.Named(fmt.Sprint("broker", n.ID))
+	grpcLn, err := n.c.Net.Listen(cfg.GRPCAddr)
+	if err != nil {
+		return cfg, err
+	}
+	peerLn, err := n.c.Net.Listen(cfg.PeerAddr)
+	if err != nil {
+		return cfg, errors.Join(err, grpcLn.Close())
+	}
+	port, err := n.c.Net.Gossip(cfg.GossipAddr)
+	if err != nil {
+		return cfg, errors.Join(err, grpcLn.Close(), peerLn.Close())
+	}
+	cfg.Seams = broker.Seams{
+		GRPCListener: grpcLn, PeerListener: peerLn, Gossip: port, Now: n.now,
+		DialPeer: func(ctx context.Context, _, addr string) (net.Conn, error) { return n.c.Net.Dial(ctx, n.IP, addr) },
+		FS:       &lifeFS{FS: l.faults, l: l}, PartitionFS: &lifeFS{FS: l.faults, l: l, slow: true},
+		StableBackend: stableLife{l}, MetadataStores: &metadata.Stores{Log: metadataLog{l}, Snapshots: metadataSnapshots{l}},
+	}
+	if n.c.Tune != nil {
+		n.c.Tune(&cfg)
+	}
+	return cfg, nil
+}
+
+// Start starts the broker on its machine. It does not wait until it is ready.
+func (n *Node) Start() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.b != nil {
+		return nil
+	}
+	n.c.Net.PowerOn(n.IP)
+	l := &life{Disk: n.disk}
+	if err := n.markStable(); err != nil {
+		return err
+	}
+	cfg, err := n.config(l)
+	if err != nil {
+		return err
+	}
+	b, err := broker.New(cfg)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := b.Start(ctx); err != nil {
+		n.end(l, false)
+		return err
+	}
+	n.b, n.life = b, l
+	return nil
+}
+
+// markStable puts an empty stable.db where the broker looks whether its votes are lost.
+func (n *Node) markStable() error {
+	if len(n.disk.stable) == 0 {
+		return nil
+	}
+	f, err := n.disk.mem.Create(dataDir + "/stable.db")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), n.disk.mem.SyncDir(dataDir))
+}
+
+func (n *Node) end(l *life, power bool) {
+	l.ended.Store(true)
+	n.c.Net.Crash(n.IP, power)
+	n.disk.crash(power)
+}
+
+// Kill ends the broker: with its machine's power, so that all that was not synced is lost and nobody hears of it, or as a process alone.
+func (n *Node) Kill(power bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.b == nil {
+		return
+	}
+	b := n.b
+	n.end(n.life, power)
+	n.b, n.life = nil, nil
+	n.c.endings.Go(b.Kill)
+}
+
+// Stop ends the broker in order.
+func (n *Node) Stop(within time.Duration) error {
+	n.mu.Lock()
+	b := n.b
+	n.mu.Unlock()
+	if b == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	err := b.Shutdown(ctx)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.b == b { // nobody killed it meanwhile
+		n.end(n.life, false)
+		n.b, n.life = nil, nil
+	}
+	return err
+}
+
+// Wipe gives a machine whose broker is down an empty disk.
+func (n *Node) Wipe(rng *rand.Rand) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.disk = NewDisk(fork(rng))
+}
+
+// Await waits until a broker is ready.
+func (n *Node) Await(within time.Duration) error {
+	b := n.Broker()
+	if b == nil {
+		return fmt.Errorf("broker %d is down", n.ID)
+	}
+	t := time.NewTimer(within)
+	defer t.Stop()
+	select {
+	case <-b.Ready():
+		return nil
+	case err := <-b.Failed():
+		return fmt.Errorf("broker %d: %w", n.ID, err)
+	case <-t.C:
+		return fmt.Errorf("broker %d was not ready within %s", n.ID, within)
+	}
+}
+
+// Client returns a client that connects from a host of its own and knows the given brokers, or all.
+func (c *Cluster) Client(ip string, only ...*Node) (*client.Client, error) {
+	if only == nil {
+		only = c.Nodes
+	}
+	var seeds []string
+	for _, n := range only {
+		seeds = append(seeds, n.addr(7070))
+	}
+	dial := grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+		return c.Net.Dial(ctx, ip, strings.TrimPrefix(addr, "passthrough:///"))
+	})
+	return client.New(seeds, client.WithDialOptions(dial, grpc.WithNoProxy()), client.WithRequestTimeout(10*time.Second), client.WithMetadataMaxAge(5*time.Second))
+}
