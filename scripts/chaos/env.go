@@ -32,6 +32,7 @@ type env struct {
 	n       int // brokers that are members now
 	end     time.Time
 	rounds  int
+	struck  int      // system calls of brokers that were struck, packets that were lost
 	notes   []string // for the report
 }
 

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -127,6 +130,56 @@ func (n *network) cut(from, to int) error {
 func (n *network) mend(from, to int) error {
 	return n.inside(from, "ip", "neigh", "del", fmt.Sprint(peerNet, to+1), "dev", "peers")
 }
+
+// lose makes a share of the packets that one broker sends to another get lost, in this direction alone. It needs no netem: a filter of classic
+// BPF drops them at random.
+func (n *network) lose(from, to, percent int) error {
+	if err := n.inside(from, "tc", "qdisc", "replace", "dev", "peers", "clsact"); err != nil {
+		return err
+	}
+	return n.inside(from, "tc", "filter", "add", "dev", "peers", "egress", "bpf", "da", "bytecode", dropRandomly(peerAddress(to), percent))
+}
+
+func peerAddress(i int) [4]byte {
+	return netip.MustParseAddr(fmt.Sprint(peerNet, i+1)).As4()
+}
+
+// dropRandomly is a program that drops a share of the IPv4 packets to an address, in tc's notation: opcode, jump if true, jump if false, operand.
+func dropRandomly(to [4]byte, percent int) string {
+	const (
+		randomWord = 0xfffff000 + 56 // SKF_AD_OFF + SKF_AD_RANDOM
+		drop, pass = 2, math.MaxUint32
+	)
+	return fmt.Sprintf("8,40 0 0 12,21 0 5 2048,32 0 0 30,21 0 3 %d,32 0 0 %d,37 1 0 %d,6 0 0 %d,6 0 0 %d",
+		binary.BigEndian.Uint32(to[:]), uint32(randomWord), uint64(math.MaxUint32)*uint64(percent)/100, drop, uint32(pass))
+}
+
+// loseNothing ends what lose began, everywhere, and tells how many packets were lost.
+func (n *network) loseNothing() (lost int, err error) {
+	var errs []error
+	for i := range n.holders {
+		argv := n.wrap(i, []string{"tc", "-s", "qdisc", "show", "dev", "peers", "clsact"})
+		out, err := exec.Command(argv[0], argv[1:]...).Output()
+		if err != nil || !strings.Contains(string(out), "clsact") {
+			errs = append(errs, err)
+			continue
+		}
+		var dropped int
+		if _, after, ok := strings.Cut(string(out), "(dropped "); ok {
+			_, err = fmt.Sscan(strings.TrimRight(strings.Fields(after)[0], ","), &dropped)
+		}
+		lost += dropped
+		errs = append(errs, err, n.inside(i, "tc", "qdisc", "del", "dev", "peers", "clsact"))
+	}
+	return lost, errors.Join(errs...)
+}
+
+// slow limits what a broker sends to its peers to a rate, as tc has it, with a queue of half a second.
+func (n *network) slow(i int, rate string) error {
+	return n.inside(i, "tc", "qdisc", "replace", "dev", "peers", "root", "tbf", "rate", rate, "burst", "16kb", "latency", "500ms")
+}
+
+func (n *network) fast(i int) error { return n.inside(i, "tc", "qdisc", "del", "dev", "peers", "root") }
 
 func (n *network) close() {
 	for _, h := range n.holders {

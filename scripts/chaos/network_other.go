@@ -21,6 +21,10 @@ func (n *network) wrap(_ int, argv []string) []string { return argv }
 func (n *network) hosts(int) procs.Addresses          { return procs.Addresses{} }
 func (n *network) cut(int, int) error                 { return errors.ErrUnsupported }
 func (n *network) mend(int, int) error                { return errors.ErrUnsupported }
+func (n *network) lose(int, int, int) error           { return errors.ErrUnsupported }
+func (n *network) loseNothing() (int, error)          { return 0, errors.ErrUnsupported }
+func (n *network) slow(int, string) error             { return errors.ErrUnsupported }
+func (n *network) fast(int) error                     { return errors.ErrUnsupported }
 func (n *network) close()                             {}
 func mountSmall(string, int64) error                  { return errors.ErrUnsupported }
 func unmount(string) error                            { return errors.ErrUnsupported }

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+const (
+	foundWithin = 20 * time.Second
+	// sealedSegments is how many segments a replica must have for one to be chosen that is not written to any more.
+	sealedSegments = 3
+)
+
+// corruptRunning damages a file of a sealed segment under a running broker: it must be found, the replica set aside and built anew, without a restart.
+func corruptRunning(pattern string, damage func(file string) error) func(context.Context, *env) error {
+	return func(ctx context.Context, e *env) error {
+		i := e.rnd.IntN(startingBrokers)
+		file, err := e.sealed(i, pattern)
+		if err != nil || file == "" { // none yet: the next round will find one
+			return errors.Join(err, pause(ctx, time.Second))
+		}
+		dir := filepath.Dir(file)
+		before, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		err = e.fault(ctx, "damage", i, func() error {
+			if err := damage(file); err != nil {
+				return err
+			}
+			start := time.Now()
+			if err := replaced(ctx, dir, before); err != nil {
+				return fmt.Errorf("damage of %s/%s of broker %d: %w", filepath.Base(dir), filepath.Base(file), i+1, err)
+			}
+			e.notes = append(e.notes, fmt.Sprintf("damage found and set aside after %d ms", time.Since(start).Milliseconds()))
+			return e.healthy(ctx)
+		})
+		return errors.Join(err, pause(ctx, 2*time.Second))
+	}
+}
+
+// sealed chooses a file of a sealed segment of broker i; empty if there is none yet.
+func (e *env) sealed(i int, pattern string) (string, error) {
+	dirs, err := filepath.Glob(filepath.Join(e.cluster.Dir(i), "partitions", eventsTopic+"-*"))
+	if err != nil {
+		return "", err
+	}
+	var files []string
+	for _, dir := range dirs {
+		of, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return "", err
+		}
+		if slices.Sort(of); len(of) >= sealedSegments {
+			files = append(files, of[:len(of)-2]...)
+		}
+	}
+	if len(files) == 0 {
+		return "", nil
+	}
+	return files[e.rnd.IntN(len(files))], nil
+}
+
+// replaced waits until another directory, or none, is where one was.
+func replaced(ctx context.Context, dir string, was os.FileInfo) error {
+	ctx, cancel := context.WithTimeout(ctx, foundWithin)
+	defer cancel()
+	for {
+		now, err := os.Stat(dir)
+		if errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(was, now) {
+			return nil
+		}
+		if pause(ctx, 5*time.Millisecond) != nil {
+			return fmt.Errorf("it was not found within %s", foundWithin)
+		}
+	}
+}
+
+// flipInPlace changes one bit in the middle of what a file holds, and leaves all else alone.
+func flipInPlace(file string) error {
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	end, err := held(f)
+	if err != nil {
+		return err
+	}
+	at := end / 2
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, at); err != nil {
+		return err
+	}
+	b[0] ^= 1 << (at % 8)
+	_, err = f.WriteAt(b, at)
+	return err
+}
+
+// held tells how much of a file is not the zeros behind its end that were preallocated.
+func held(f *os.File) (int64, error) {
+	data, err := os.ReadFile(f.Name())
+	if err != nil {
+		return 0, err
+	}
+	end := len(data)
+	for end > 0 && data[end-1] == 0 {
+		end--
+	}
+	if end == 0 {
+		return 0, fmt.Errorf("%s is empty", f.Name())
+	}
+	return int64(end), nil
+}
