@@ -21,6 +21,7 @@ const (
 	methodGroups
 	methodProblems
 	methodElect
+	methodClients
 )
 
 // reply is what every method answers with.
@@ -94,6 +95,7 @@ func (b *Broker) handleCalls() {
 	handle(b, methodGroups, b.onGroups)
 	handle(b, methodProblems, b.onProblems)
 	handle(b, methodElect, b.onElect)
+	handle(b, methodClients, b.onClients)
 }
 
 // started is nil, or the error of a broker that is not up yet.

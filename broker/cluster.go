@@ -85,8 +85,9 @@ func (b *Broker) Status(ctx context.Context) (api.ClusterStatus, error) {
 	}
 	leaders := leaderCounts(v.State)
 	for _, r := range v.State.SortedBrokers() {
+		e := registered(r)
 		st.Brokers = append(st.Brokers, api.BrokerStatus{
-			ID: r.ID, GRPCAddr: r.GRPCAddr, PeerAddr: r.PeerAddr, GossipAddr: r.GossipAddr, Rack: r.Rack, Version: r.Version,
+			ID: r.ID, GRPCAddr: r.GRPCAddr, PeerAddr: r.PeerAddr, GossipAddr: r.GossipAddr, KafkaAddrs: e.KafkaAddrs(), Rack: r.Rack, Version: r.Version,
 			State: controller.BrokerState(v, r.ID), Replicas: controller.ReplicasOn(v.State, r.ID), Leaders: leaders[r.ID],
 			Controller: r.ID == st.Controller, MetadataVoter: voters[r.ID],
 		})

@@ -144,15 +144,6 @@ func (b *Broker) KafkaAddr() string {
 	return plain
 }
 
-// KafkaAddrs are the addresses that Kafka clients are told, by listener.
-func (b *Broker) KafkaAddrs() map[string]string {
-	out := map[string]string{}
-	for _, l := range b.kafkaLns {
-		out[l.name] = l.advertised
-	}
-	return out
-}
-
 func (b *Broker) serveKafka() error {
 	if len(b.kafkaLns) == 0 {
 		return nil

@@ -148,10 +148,37 @@ func (a *Admin) Status(ctx context.Context) (ClusterStatus, error) {
 		out.Brokers = append(out.Brokers, BrokerStatus{
 			ID: b.BrokerId, GRPCAddress: b.GrpcAddress, PeerAddress: b.PeerAddress, GossipAddress: b.GossipAddress, Rack: b.Rack, Version: b.Version,
 			State: brokerState(b.State), Replicas: b.Replicas, Leaders: b.Leaders, Controller: b.Controller, MetadataVoter: b.MetadataVoter,
+			KafkaListeners: kafkaListenersFrom(b.KafkaListeners),
 		})
 	}
 	for _, p := range r.Problems {
 		out.Problems = append(out.Problems, PartitionProblem{TopicPartition{p.Topic, p.Partition}, p.Problem})
+	}
+	return out, nil
+}
+
+func kafkaListenersFrom(list []*pb.KafkaListener) []KafkaListener {
+	var out []KafkaListener
+	for _, l := range list {
+		out = append(out, KafkaListener{Name: l.Name, Address: l.Address})
+	}
+	return out
+}
+
+// ListClients tells who is connected to the brokers' Kafka listeners.
+func (a *Admin) ListClients(ctx context.Context) (ClientList, error) {
+	r, err := admin(ctx, a, "ListClients", &pb.ListClientsRequest{}, func(cn *conn, ctx context.Context, q *pb.ListClientsRequest) (*pb.ListClientsResponse, error) {
+		return cn.cluster.ListClients(ctx, q)
+	})
+	if err != nil {
+		return ClientList{}, err
+	}
+	out := ClientList{MissingBrokers: r.MissingBrokers, OmittedConnections: r.OmittedConnections}
+	for _, c := range r.Clients {
+		out.Clients = append(out.Clients, ClientGroup{
+			Broker: c.BrokerId, Listener: c.Listener, Host: c.Host, ClientID: c.ClientId, Software: c.SoftwareName, SoftwareVersion: c.SoftwareVersion,
+			Connections: c.Connections, Since: time.UnixMilli(c.SinceMs),
+		})
 	}
 	return out, nil
 }

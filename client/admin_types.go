@@ -178,6 +178,37 @@ type BrokerStatus struct {
 	Leaders       int32       `json:"leaders"`
 	Controller    bool        `json:"controller"`
 	MetadataVoter bool        `json:"metadata_voter"`
+	// KafkaListeners are what Kafka clients are told.
+	KafkaListeners []KafkaListener `json:"kafka_listeners,omitempty"`
+}
+
+// KafkaListener is the address (host:port) of a broker's Kafka listener of that name.
+type KafkaListener struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+}
+
+// ClientGroup is connections of one host to one broker's Kafka listener that have the same client ID and software.
+type ClientGroup struct {
+	Broker   int32  `json:"broker_id"`
+	Listener string `json:"listener"`
+	Host     string `json:"host"`
+	ClientID string `json:"client_id,omitempty"`
+	// Software and SoftwareVersion are what the client says of itself (KIP-511).
+	Software        string `json:"software,omitempty"`
+	SoftwareVersion string `json:"software_version,omitempty"`
+	Connections     int32  `json:"connections"`
+	// Since is when the oldest of them connected.
+	Since time.Time `json:"since"`
+}
+
+// ClientList is who is connected to the brokers' Kafka listeners.
+type ClientList struct {
+	Clients []ClientGroup `json:"clients"`
+	// MissingBrokers did not answer.
+	MissingBrokers []int32 `json:"missing_brokers,omitempty"`
+	// OmittedConnections are in none of the groups: there were too many different ones.
+	OmittedConnections int32 `json:"omitted_connections,omitempty"`
 }
 
 // PartitionProblem is something an operator should know of, in plain words.

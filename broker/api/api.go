@@ -7,6 +7,7 @@ package api
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,24 @@ type Endpoint struct {
 	// KafkaListeners are those with names, NAME=host:port, separated by commas. See KafkaAt.
 	KafkaListeners string
 	Rack           string
+}
+
+// KafkaAddr is the address of one Kafka listener.
+type KafkaAddr struct{ Listener, Addr string }
+
+// KafkaAddrs are the addresses of all Kafka listeners, sorted by name.
+func (e *Endpoint) KafkaAddrs() []KafkaAddr {
+	var out []KafkaAddr
+	if e.Kafka != "" {
+		out = append(out, KafkaAddr{DefaultKafkaListener, e.Kafka})
+	}
+	for s := range strings.SplitSeq(e.KafkaListeners, ",") {
+		if name, addr, ok := strings.Cut(s, "="); ok {
+			out = append(out, KafkaAddr{name, addr})
+		}
+	}
+	slices.SortFunc(out, func(a, b KafkaAddr) int { return strings.Compare(a.Listener, b.Listener) })
+	return out
 }
 
 // DefaultKafkaListener is the name of the listener whose address is Endpoint.Kafka.
@@ -217,6 +236,7 @@ type PartitionDescription struct {
 
 // Cluster tells who is there and changes it.
 type Cluster interface {
+	Clients
 	// Metadata is this broker's view; topics nil means all that are not internal. Unknown topics are reported as such.
 	Metadata(topics []string) Metadata
 	// MetadataChanged returns a channel that is closed at the next change of what Metadata returns.
@@ -271,10 +291,12 @@ const (
 
 // BrokerStatus is a line of the cluster's status.
 type BrokerStatus struct {
-	ID            BrokerID
-	GRPCAddr      string
-	PeerAddr      string
-	GossipAddr    string
+	ID         BrokerID
+	GRPCAddr   string
+	PeerAddr   string
+	GossipAddr string
+	// KafkaAddrs are what Kafka clients are told, by listener, sorted by name.
+	KafkaAddrs    []KafkaAddr
 	Rack          string
 	Version       string
 	State         BrokerState

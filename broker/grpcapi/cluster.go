@@ -86,7 +86,7 @@ func (s *clusterService) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.S
 		resp.Brokers = append(resp.Brokers, &pb.BrokerStatus{
 			BrokerId: int32(b.ID), GrpcAddress: b.GRPCAddr, PeerAddress: b.PeerAddr, GossipAddress: b.GossipAddr,
 			Rack: b.Rack, Version: b.Version, State: pb.BrokerState(b.State), Replicas: int32(b.Replicas), Leaders: int32(b.Leaders),
-			Controller: b.Controller, MetadataVoter: b.MetadataVoter,
+			Controller: b.Controller, MetadataVoter: b.MetadataVoter, KafkaListeners: toKafkaListeners(b.KafkaAddrs),
 		})
 	}
 	for _, p := range st.Problems {
@@ -119,6 +119,32 @@ func (s *clusterService) Rebalance(ctx context.Context, req *pb.RebalanceRequest
 	for _, m := range plan.Moves {
 		resp.Moves = append(resp.Moves, &pb.ReplicaMove{
 			Topic: m.Topic, Partition: m.Partition, FromBroker: int32(m.From), ToBroker: int32(m.To),
+		})
+	}
+	return resp, nil
+}
+
+func toKafkaListeners(addrs []api.KafkaAddr) []*pb.KafkaListener {
+	var out []*pb.KafkaListener
+	for _, a := range addrs {
+		out = append(out, &pb.KafkaListener{Name: a.Listener, Address: a.Addr})
+	}
+	return out
+}
+
+func (s *clusterService) ListClients(ctx context.Context, _ *pb.ListClientsRequest) (*pb.ListClientsResponse, error) {
+	l, err := s.broker.ListClients(ctx)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	resp := &pb.ListClientsResponse{OmittedConnections: int32(l.Omitted)}
+	for _, id := range l.Missing {
+		resp.MissingBrokers = append(resp.MissingBrokers, int32(id))
+	}
+	for _, c := range l.Clients {
+		resp.Clients = append(resp.Clients, &pb.ClientGroup{
+			BrokerId: int32(c.Broker), Listener: c.Listener, Host: c.Host, ClientId: c.ClientID, SoftwareName: c.Software, SoftwareVersion: c.SoftwareVersion,
+			Connections: int32(c.Connections), SinceMs: c.SinceMs,
 		})
 	}
 	return resp, nil

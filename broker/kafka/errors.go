@@ -68,6 +68,7 @@ const (
 	errInconsistentTopicID         int16 = 103
 	errFetchSessionTopicID         int16 = 106
 	errUnsupportedEndpointType     int16 = 115
+	errRebootstrapRequired         int16 = 129
 )
 
 // family is the kind of API that an error is answered to. Clients are particular: what is a reason to look for the leader again in one

@@ -248,7 +248,7 @@ func TestMalformedInput(t *testing.T) {
 		"a produce request of zeros": frame(append([]byte{0, 0, 0, 9, 0, 0, 0, 1, 0xff, 0xff, 0}, bytes.Repeat([]byte{0xff}, 64)...)...),
 	} {
 		t.Run(what, func(t *testing.T) {
-			var log bytes.Buffer
+			var log lockedBuffer
 			s, addr := serve(t, newFake(), Options{Logger: hclog.New(&hclog.LoggerOptions{Output: &log})})
 			bystander := dial(t, addr)
 			w := dial(t, addr)

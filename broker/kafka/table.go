@@ -73,7 +73,7 @@ func init() {
 		waiting(on(0, 5, (*Server).syncGroup)),
 		on(0, 6, (*Server).describeGroups),
 		on(0, 5, (*Server).listGroups),
-		on(0, 4, (*Server).apiVersions),
+		on(0, 5, (*Server).apiVersions),
 		on(0, 7, (*Server).createTopics),
 		on(0, 6, (*Server).deleteTopics),
 		on(0, 2, (*Server).deleteRecords),

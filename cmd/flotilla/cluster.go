@@ -19,7 +19,7 @@ func (a *app) clusterCommand() *cobra.Command {
 		Use:     "cluster",
 		Short:   "Look at the cluster, drain brokers, balance it",
 		Example: "  flotilla cluster status\n  flotilla cluster decommission 4 --wait",
-	}, a.clusterStatusCommand(), a.decommissionCommand(), a.recommissionCommand(), a.rebalanceCommand())
+	}, a.clusterStatusCommand(), a.clusterClientsCommand(), a.decommissionCommand(), a.recommissionCommand(), a.rebalanceCommand())
 }
 
 func (a *app) clusterStatusCommand() *cobra.Command {
@@ -63,12 +63,21 @@ func clusterToJSON(s *client.ClusterStatus) *clusterJSON {
 		view.Brokers = append(view.Brokers, brokerJSON{
 			ID: b.ID, State: string(b.State), GRPCAddress: b.GRPCAddress, PeerAddress: b.PeerAddress, GossipAddress: b.GossipAddress, Rack: b.Rack,
 			Version: b.Version, Replicas: b.Replicas, Leaders: b.Leaders, Controller: b.Controller, MetadataVoter: b.MetadataVoter,
+			KafkaListeners: kafkaListeners(b.KafkaListeners),
 		})
 	}
 	for _, p := range s.Problems {
 		view.Problems = append(view.Problems, partitionIssue{Topic: p.Topic, Partition: p.Partition, Problem: p.Problem})
 	}
 	return view
+}
+
+func kafkaListeners(list []client.KafkaListener) []listenerJSON {
+	var out []listenerJSON
+	for _, l := range list {
+		out = append(out, listenerJSON{l.Name, l.Address})
+	}
+	return out
 }
 
 func brokerArg(s string) (int32, error) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/flotilla-log/flotilla/broker/api"
 )
 
 // The JSON of cluster commands.
@@ -30,6 +32,12 @@ type (
 		Leaders       int32  `json:"leaders"`
 		Controller    bool   `json:"controller"`
 		MetadataVoter bool   `json:"metadataVoter"`
+		// KafkaListeners are what Kafka clients are told.
+		KafkaListeners []listenerJSON `json:"kafkaListeners,omitempty"`
+	}
+	listenerJSON struct {
+		Name    string `json:"name"`
+		Address string `json:"address"`
 	}
 	partitionIssue struct {
 		Topic     string `json:"topic"`
@@ -63,9 +71,9 @@ func (c *clusterJSON) healthy() bool {
 func writeCluster(w io.Writer, c *clusterJSON) {
 	fmt.Fprintf(w, "cluster %s, %s, %s, %s, controller %s\n", dash(c.ClusterID), count(len(c.Brokers), "broker"),
 		count(int(c.Topics), "topic"), count(int(c.Partitions), "partition"), brokerName(c.Controller))
-	t := newTable("BROKER", "STATE", "REPLICAS", "LEADERS", "ROLES", "RACK", "CLIENTS", "PEERS", "GOSSIP", "VERSION")
+	t := newTable("BROKER", "STATE", "REPLICAS", "LEADERS", "ROLES", "RACK", "CLIENTS", "KAFKA", "PEERS", "GOSSIP", "VERSION")
 	for _, b := range c.Brokers {
-		t.row(b.ID, b.State, b.Replicas, b.Leaders, roles(b), dash(b.Rack), b.GRPCAddress, b.PeerAddress, b.GossipAddress, dash(b.Version))
+		t.row(b.ID, b.State, b.Replicas, b.Leaders, roles(b), dash(b.Rack), b.GRPCAddress, kafkaCell(b.KafkaListeners), b.PeerAddress, b.GossipAddress, dash(b.Version))
 	}
 	t.write(w)
 	if len(c.Problems) == 0 {
@@ -76,6 +84,18 @@ func writeCluster(w io.Writer, c *clusterJSON) {
 	for _, p := range c.Problems {
 		fmt.Fprintf(w, "  %s/%d: %s\n", p.Topic, p.Partition, p.Problem)
 	}
+}
+
+// kafkaCell shows Kafka listeners: a single one that has no name of its own as its address alone.
+func kafkaCell(list []listenerJSON) string {
+	if len(list) == 1 && list[0].Name == api.DefaultKafkaListener {
+		return list[0].Address
+	}
+	var cells []string
+	for _, l := range list {
+		cells = append(cells, l.Name+"="+l.Address)
+	}
+	return dash(strings.Join(cells, ","))
 }
 
 func roles(b brokerJSON) string {

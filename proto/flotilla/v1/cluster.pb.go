@@ -402,8 +402,10 @@ type BrokerStatus struct {
 	Controller    bool                   `protobuf:"varint,10,opt,name=controller,proto3" json:"controller,omitempty"`
 	// Votes in the metadata group.
 	MetadataVoter bool `protobuf:"varint,11,opt,name=metadata_voter,json=metadataVoter,proto3" json:"metadata_voter,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// What Kafka clients are told, by listener.
+	KafkaListeners []*KafkaListener `protobuf:"bytes,12,rep,name=kafka_listeners,json=kafkaListeners,proto3" json:"kafka_listeners,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *BrokerStatus) Reset() {
@@ -513,6 +515,66 @@ func (x *BrokerStatus) GetMetadataVoter() bool {
 	return false
 }
 
+func (x *BrokerStatus) GetKafkaListeners() []*KafkaListener {
+	if x != nil {
+		return x.KafkaListeners
+	}
+	return nil
+}
+
+type KafkaListener struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// host:port
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KafkaListener) Reset() {
+	*x = KafkaListener{}
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KafkaListener) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KafkaListener) ProtoMessage() {}
+
+func (x *KafkaListener) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KafkaListener.ProtoReflect.Descriptor instead.
+func (*KafkaListener) Descriptor() ([]byte, []int) {
+	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *KafkaListener) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *KafkaListener) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 type PartitionProblem struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
@@ -525,7 +587,7 @@ type PartitionProblem struct {
 
 func (x *PartitionProblem) Reset() {
 	*x = PartitionProblem{}
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[6]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +599,7 @@ func (x *PartitionProblem) String() string {
 func (*PartitionProblem) ProtoMessage() {}
 
 func (x *PartitionProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[6]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +612,7 @@ func (x *PartitionProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionProblem.ProtoReflect.Descriptor instead.
 func (*PartitionProblem) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PartitionProblem) GetTopic() string {
@@ -592,7 +654,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[7]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +666,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[7]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +679,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StatusResponse) GetClusterId() string {
@@ -685,7 +747,7 @@ type DecommissionRequest struct {
 
 func (x *DecommissionRequest) Reset() {
 	*x = DecommissionRequest{}
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[8]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +759,7 @@ func (x *DecommissionRequest) String() string {
 func (*DecommissionRequest) ProtoMessage() {}
 
 func (x *DecommissionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[8]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +772,7 @@ func (x *DecommissionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DecommissionRequest) GetBrokerId() int32 {
@@ -730,7 +792,7 @@ type DecommissionResponse struct {
 
 func (x *DecommissionResponse) Reset() {
 	*x = DecommissionResponse{}
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[9]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +804,7 @@ func (x *DecommissionResponse) String() string {
 func (*DecommissionResponse) ProtoMessage() {}
 
 func (x *DecommissionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[9]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +817,7 @@ func (x *DecommissionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionResponse.ProtoReflect.Descriptor instead.
 func (*DecommissionResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DecommissionResponse) GetReplicasToMove() int32 {
@@ -774,7 +836,7 @@ type RecommissionRequest struct {
 
 func (x *RecommissionRequest) Reset() {
 	*x = RecommissionRequest{}
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[10]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +848,7 @@ func (x *RecommissionRequest) String() string {
 func (*RecommissionRequest) ProtoMessage() {}
 
 func (x *RecommissionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[10]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +861,7 @@ func (x *RecommissionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecommissionRequest.ProtoReflect.Descriptor instead.
 func (*RecommissionRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RecommissionRequest) GetBrokerId() int32 {
@@ -817,7 +879,7 @@ type RecommissionResponse struct {
 
 func (x *RecommissionResponse) Reset() {
 	*x = RecommissionResponse{}
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[11]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +891,7 @@ func (x *RecommissionResponse) String() string {
 func (*RecommissionResponse) ProtoMessage() {}
 
 func (x *RecommissionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[11]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +904,210 @@ func (x *RecommissionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecommissionResponse.ProtoReflect.Descriptor instead.
 func (*RecommissionResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+type ListClientsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClientsRequest) Reset() {
+	*x = ListClientsRequest{}
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClientsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClientsRequest) ProtoMessage() {}
+
+func (x *ListClientsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClientsRequest.ProtoReflect.Descriptor instead.
+func (*ListClientsRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{13}
+}
+
+type ListClientsResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Clients []*ClientGroup         `protobuf:"bytes,1,rep,name=clients,proto3" json:"clients,omitempty"`
+	// Brokers that did not answer.
+	MissingBrokers []int32 `protobuf:"varint,2,rep,packed,name=missing_brokers,json=missingBrokers,proto3" json:"missing_brokers,omitempty"`
+	// Connections that are in none of the clients: a broker tells of 1000 different ones at most.
+	OmittedConnections int32 `protobuf:"varint,3,opt,name=omitted_connections,json=omittedConnections,proto3" json:"omitted_connections,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *ListClientsResponse) Reset() {
+	*x = ListClientsResponse{}
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClientsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClientsResponse) ProtoMessage() {}
+
+func (x *ListClientsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClientsResponse.ProtoReflect.Descriptor instead.
+func (*ListClientsResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListClientsResponse) GetClients() []*ClientGroup {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+func (x *ListClientsResponse) GetMissingBrokers() []int32 {
+	if x != nil {
+		return x.MissingBrokers
+	}
+	return nil
+}
+
+func (x *ListClientsResponse) GetOmittedConnections() int32 {
+	if x != nil {
+		return x.OmittedConnections
+	}
+	return 0
+}
+
+// ClientGroup is connections that have all of this in common.
+type ClientGroup struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	BrokerId int32                  `protobuf:"varint,1,opt,name=broker_id,json=brokerId,proto3" json:"broker_id,omitempty"`
+	Listener string                 `protobuf:"bytes,2,opt,name=listener,proto3" json:"listener,omitempty"`
+	// Without the port.
+	Host string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	// Of its latest request; empty: none.
+	ClientId string `protobuf:"bytes,4,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// What the client says of itself (KIP-511); empty: nothing.
+	SoftwareName    string `protobuf:"bytes,5,opt,name=software_name,json=softwareName,proto3" json:"software_name,omitempty"`
+	SoftwareVersion string `protobuf:"bytes,6,opt,name=software_version,json=softwareVersion,proto3" json:"software_version,omitempty"`
+	Connections     int32  `protobuf:"varint,7,opt,name=connections,proto3" json:"connections,omitempty"`
+	// The oldest of the connections, in Unix ms.
+	SinceMs       int64 `protobuf:"varint,8,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientGroup) Reset() {
+	*x = ClientGroup{}
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientGroup) ProtoMessage() {}
+
+func (x *ClientGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientGroup.ProtoReflect.Descriptor instead.
+func (*ClientGroup) Descriptor() ([]byte, []int) {
+	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ClientGroup) GetBrokerId() int32 {
+	if x != nil {
+		return x.BrokerId
+	}
+	return 0
+}
+
+func (x *ClientGroup) GetListener() string {
+	if x != nil {
+		return x.Listener
+	}
+	return ""
+}
+
+func (x *ClientGroup) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ClientGroup) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *ClientGroup) GetSoftwareName() string {
+	if x != nil {
+		return x.SoftwareName
+	}
+	return ""
+}
+
+func (x *ClientGroup) GetSoftwareVersion() string {
+	if x != nil {
+		return x.SoftwareVersion
+	}
+	return ""
+}
+
+func (x *ClientGroup) GetConnections() int32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *ClientGroup) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
 }
 
 type RebalanceRequest struct {
@@ -854,7 +1119,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[12]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +1131,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[12]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +1144,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RebalanceRequest) GetDryRun() bool {
@@ -900,7 +1165,7 @@ type RebalanceResponse struct {
 
 func (x *RebalanceResponse) Reset() {
 	*x = RebalanceResponse{}
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[13]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1177,7 @@ func (x *RebalanceResponse) String() string {
 func (*RebalanceResponse) ProtoMessage() {}
 
 func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[13]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1190,7 @@ func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
 func (*RebalanceResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RebalanceResponse) GetMoves() []*ReplicaMove {
@@ -954,7 +1219,7 @@ type ReplicaMove struct {
 
 func (x *ReplicaMove) Reset() {
 	*x = ReplicaMove{}
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[14]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +1231,7 @@ func (x *ReplicaMove) String() string {
 func (*ReplicaMove) ProtoMessage() {}
 
 func (x *ReplicaMove) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_cluster_proto_msgTypes[14]
+	mi := &file_flotilla_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +1244,7 @@ func (x *ReplicaMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaMove.ProtoReflect.Descriptor instead.
 func (*ReplicaMove) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_flotilla_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReplicaMove) GetTopic() string {
@@ -1037,7 +1302,7 @@ const file_flotilla_v1_cluster_proto_rawDesc = "" +
 	"\x06leader\x18\x02 \x01(\x05R\x06leader\x12!\n" +
 	"\fleader_epoch\x18\x03 \x01(\x05R\vleaderEpoch\x12\x1a\n" +
 	"\breplicas\x18\x04 \x03(\x05R\breplicas\"\x0f\n" +
-	"\rStatusRequest\"\xf3\x02\n" +
+	"\rStatusRequest\"\xb8\x03\n" +
 	"\fBrokerStatus\x12\x1b\n" +
 	"\tbroker_id\x18\x01 \x01(\x05R\bbrokerId\x12!\n" +
 	"\fgrpc_address\x18\x02 \x01(\tR\vgrpcAddress\x12!\n" +
@@ -1052,7 +1317,11 @@ const file_flotilla_v1_cluster_proto_rawDesc = "" +
 	"controller\x18\n" +
 	" \x01(\bR\n" +
 	"controller\x12%\n" +
-	"\x0emetadata_voter\x18\v \x01(\bR\rmetadataVoter\"`\n" +
+	"\x0emetadata_voter\x18\v \x01(\bR\rmetadataVoter\x12C\n" +
+	"\x0fkafka_listeners\x18\f \x03(\v2\x1a.flotilla.v1.KafkaListenerR\x0ekafkaListeners\"=\n" +
+	"\rKafkaListener\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"`\n" +
 	"\x10PartitionProblem\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x18\n" +
@@ -1075,7 +1344,21 @@ const file_flotilla_v1_cluster_proto_rawDesc = "" +
 	"\x10replicas_to_move\x18\x01 \x01(\x05R\x0ereplicasToMove\"2\n" +
 	"\x13RecommissionRequest\x12\x1b\n" +
 	"\tbroker_id\x18\x01 \x01(\x05R\bbrokerId\"\x16\n" +
-	"\x14RecommissionResponse\"+\n" +
+	"\x14RecommissionResponse\"\x14\n" +
+	"\x12ListClientsRequest\"\xa3\x01\n" +
+	"\x13ListClientsResponse\x122\n" +
+	"\aclients\x18\x01 \x03(\v2\x18.flotilla.v1.ClientGroupR\aclients\x12'\n" +
+	"\x0fmissing_brokers\x18\x02 \x03(\x05R\x0emissingBrokers\x12/\n" +
+	"\x13omitted_connections\x18\x03 \x01(\x05R\x12omittedConnections\"\x84\x02\n" +
+	"\vClientGroup\x12\x1b\n" +
+	"\tbroker_id\x18\x01 \x01(\x05R\bbrokerId\x12\x1a\n" +
+	"\blistener\x18\x02 \x01(\tR\blistener\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12\x1b\n" +
+	"\tclient_id\x18\x04 \x01(\tR\bclientId\x12#\n" +
+	"\rsoftware_name\x18\x05 \x01(\tR\fsoftwareName\x12)\n" +
+	"\x10software_version\x18\x06 \x01(\tR\x0fsoftwareVersion\x12 \n" +
+	"\vconnections\x18\a \x01(\x05R\vconnections\x12\x19\n" +
+	"\bsince_ms\x18\b \x01(\x03R\asinceMs\"+\n" +
 	"\x10RebalanceRequest\x12\x17\n" +
 	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"n\n" +
 	"\x11RebalanceResponse\x12.\n" +
@@ -1093,14 +1376,15 @@ const file_flotilla_v1_cluster_proto_rawDesc = "" +
 	"\x13BROKER_STATE_FAILED\x10\x02\x12\x15\n" +
 	"\x11BROKER_STATE_LEFT\x10\x03\x12\x19\n" +
 	"\x15BROKER_STATE_DRAINING\x10\x04\x12\x18\n" +
-	"\x14BROKER_STATE_DRAINED\x10\x052\xd4\x03\n" +
+	"\x14BROKER_STATE_DRAINED\x10\x052\xa6\x04\n" +
 	"\aCluster\x12E\n" +
 	"\vGetMetadata\x12\x1f.flotilla.v1.GetMetadataRequest\x1a\x15.flotilla.v1.Metadata\x12I\n" +
 	"\rWatchMetadata\x12\x1f.flotilla.v1.GetMetadataRequest\x1a\x15.flotilla.v1.Metadata0\x01\x12A\n" +
 	"\x06Status\x12\x1a.flotilla.v1.StatusRequest\x1a\x1b.flotilla.v1.StatusResponse\x12S\n" +
 	"\fDecommission\x12 .flotilla.v1.DecommissionRequest\x1a!.flotilla.v1.DecommissionResponse\x12S\n" +
 	"\fRecommission\x12 .flotilla.v1.RecommissionRequest\x1a!.flotilla.v1.RecommissionResponse\x12J\n" +
-	"\tRebalance\x12\x1d.flotilla.v1.RebalanceRequest\x1a\x1e.flotilla.v1.RebalanceResponseB?Z=github.com/flotilla-log/flotilla/proto/flotilla/v1;flotillav1b\x06proto3"
+	"\tRebalance\x12\x1d.flotilla.v1.RebalanceRequest\x1a\x1e.flotilla.v1.RebalanceResponse\x12P\n" +
+	"\vListClients\x12\x1f.flotilla.v1.ListClientsRequest\x1a .flotilla.v1.ListClientsResponseB?Z=github.com/flotilla-log/flotilla/proto/flotilla/v1;flotillav1b\x06proto3"
 
 var (
 	file_flotilla_v1_cluster_proto_rawDescOnce sync.Once
@@ -1115,7 +1399,7 @@ func file_flotilla_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_flotilla_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_flotilla_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_flotilla_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_flotilla_v1_cluster_proto_goTypes = []any{
 	(BrokerState)(0),             // 0: flotilla.v1.BrokerState
 	(*GetMetadataRequest)(nil),   // 1: flotilla.v1.GetMetadataRequest
@@ -1124,42 +1408,50 @@ var file_flotilla_v1_cluster_proto_goTypes = []any{
 	(*PartitionMetadata)(nil),    // 4: flotilla.v1.PartitionMetadata
 	(*StatusRequest)(nil),        // 5: flotilla.v1.StatusRequest
 	(*BrokerStatus)(nil),         // 6: flotilla.v1.BrokerStatus
-	(*PartitionProblem)(nil),     // 7: flotilla.v1.PartitionProblem
-	(*StatusResponse)(nil),       // 8: flotilla.v1.StatusResponse
-	(*DecommissionRequest)(nil),  // 9: flotilla.v1.DecommissionRequest
-	(*DecommissionResponse)(nil), // 10: flotilla.v1.DecommissionResponse
-	(*RecommissionRequest)(nil),  // 11: flotilla.v1.RecommissionRequest
-	(*RecommissionResponse)(nil), // 12: flotilla.v1.RecommissionResponse
-	(*RebalanceRequest)(nil),     // 13: flotilla.v1.RebalanceRequest
-	(*RebalanceResponse)(nil),    // 14: flotilla.v1.RebalanceResponse
-	(*ReplicaMove)(nil),          // 15: flotilla.v1.ReplicaMove
-	(*BrokerEndpoint)(nil),       // 16: flotilla.v1.BrokerEndpoint
+	(*KafkaListener)(nil),        // 7: flotilla.v1.KafkaListener
+	(*PartitionProblem)(nil),     // 8: flotilla.v1.PartitionProblem
+	(*StatusResponse)(nil),       // 9: flotilla.v1.StatusResponse
+	(*DecommissionRequest)(nil),  // 10: flotilla.v1.DecommissionRequest
+	(*DecommissionResponse)(nil), // 11: flotilla.v1.DecommissionResponse
+	(*RecommissionRequest)(nil),  // 12: flotilla.v1.RecommissionRequest
+	(*RecommissionResponse)(nil), // 13: flotilla.v1.RecommissionResponse
+	(*ListClientsRequest)(nil),   // 14: flotilla.v1.ListClientsRequest
+	(*ListClientsResponse)(nil),  // 15: flotilla.v1.ListClientsResponse
+	(*ClientGroup)(nil),          // 16: flotilla.v1.ClientGroup
+	(*RebalanceRequest)(nil),     // 17: flotilla.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),    // 18: flotilla.v1.RebalanceResponse
+	(*ReplicaMove)(nil),          // 19: flotilla.v1.ReplicaMove
+	(*BrokerEndpoint)(nil),       // 20: flotilla.v1.BrokerEndpoint
 }
 var file_flotilla_v1_cluster_proto_depIdxs = []int32{
-	16, // 0: flotilla.v1.Metadata.brokers:type_name -> flotilla.v1.BrokerEndpoint
+	20, // 0: flotilla.v1.Metadata.brokers:type_name -> flotilla.v1.BrokerEndpoint
 	3,  // 1: flotilla.v1.Metadata.topics:type_name -> flotilla.v1.TopicMetadata
 	4,  // 2: flotilla.v1.TopicMetadata.partitions:type_name -> flotilla.v1.PartitionMetadata
 	0,  // 3: flotilla.v1.BrokerStatus.state:type_name -> flotilla.v1.BrokerState
-	6,  // 4: flotilla.v1.StatusResponse.brokers:type_name -> flotilla.v1.BrokerStatus
-	7,  // 5: flotilla.v1.StatusResponse.problems:type_name -> flotilla.v1.PartitionProblem
-	15, // 6: flotilla.v1.RebalanceResponse.moves:type_name -> flotilla.v1.ReplicaMove
-	1,  // 7: flotilla.v1.Cluster.GetMetadata:input_type -> flotilla.v1.GetMetadataRequest
-	1,  // 8: flotilla.v1.Cluster.WatchMetadata:input_type -> flotilla.v1.GetMetadataRequest
-	5,  // 9: flotilla.v1.Cluster.Status:input_type -> flotilla.v1.StatusRequest
-	9,  // 10: flotilla.v1.Cluster.Decommission:input_type -> flotilla.v1.DecommissionRequest
-	11, // 11: flotilla.v1.Cluster.Recommission:input_type -> flotilla.v1.RecommissionRequest
-	13, // 12: flotilla.v1.Cluster.Rebalance:input_type -> flotilla.v1.RebalanceRequest
-	2,  // 13: flotilla.v1.Cluster.GetMetadata:output_type -> flotilla.v1.Metadata
-	2,  // 14: flotilla.v1.Cluster.WatchMetadata:output_type -> flotilla.v1.Metadata
-	8,  // 15: flotilla.v1.Cluster.Status:output_type -> flotilla.v1.StatusResponse
-	10, // 16: flotilla.v1.Cluster.Decommission:output_type -> flotilla.v1.DecommissionResponse
-	12, // 17: flotilla.v1.Cluster.Recommission:output_type -> flotilla.v1.RecommissionResponse
-	14, // 18: flotilla.v1.Cluster.Rebalance:output_type -> flotilla.v1.RebalanceResponse
-	13, // [13:19] is the sub-list for method output_type
-	7,  // [7:13] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	7,  // 4: flotilla.v1.BrokerStatus.kafka_listeners:type_name -> flotilla.v1.KafkaListener
+	6,  // 5: flotilla.v1.StatusResponse.brokers:type_name -> flotilla.v1.BrokerStatus
+	8,  // 6: flotilla.v1.StatusResponse.problems:type_name -> flotilla.v1.PartitionProblem
+	16, // 7: flotilla.v1.ListClientsResponse.clients:type_name -> flotilla.v1.ClientGroup
+	19, // 8: flotilla.v1.RebalanceResponse.moves:type_name -> flotilla.v1.ReplicaMove
+	1,  // 9: flotilla.v1.Cluster.GetMetadata:input_type -> flotilla.v1.GetMetadataRequest
+	1,  // 10: flotilla.v1.Cluster.WatchMetadata:input_type -> flotilla.v1.GetMetadataRequest
+	5,  // 11: flotilla.v1.Cluster.Status:input_type -> flotilla.v1.StatusRequest
+	10, // 12: flotilla.v1.Cluster.Decommission:input_type -> flotilla.v1.DecommissionRequest
+	12, // 13: flotilla.v1.Cluster.Recommission:input_type -> flotilla.v1.RecommissionRequest
+	17, // 14: flotilla.v1.Cluster.Rebalance:input_type -> flotilla.v1.RebalanceRequest
+	14, // 15: flotilla.v1.Cluster.ListClients:input_type -> flotilla.v1.ListClientsRequest
+	2,  // 16: flotilla.v1.Cluster.GetMetadata:output_type -> flotilla.v1.Metadata
+	2,  // 17: flotilla.v1.Cluster.WatchMetadata:output_type -> flotilla.v1.Metadata
+	9,  // 18: flotilla.v1.Cluster.Status:output_type -> flotilla.v1.StatusResponse
+	11, // 19: flotilla.v1.Cluster.Decommission:output_type -> flotilla.v1.DecommissionResponse
+	13, // 20: flotilla.v1.Cluster.Recommission:output_type -> flotilla.v1.RecommissionResponse
+	18, // 21: flotilla.v1.Cluster.Rebalance:output_type -> flotilla.v1.RebalanceResponse
+	15, // 22: flotilla.v1.Cluster.ListClients:output_type -> flotilla.v1.ListClientsResponse
+	16, // [16:23] is the sub-list for method output_type
+	9,  // [9:16] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_flotilla_v1_cluster_proto_init() }
@@ -1174,7 +1466,7 @@ func file_flotilla_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flotilla_v1_cluster_proto_rawDesc), len(file_flotilla_v1_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	Cluster_Decommission_FullMethodName  = "/flotilla.v1.Cluster/Decommission"
 	Cluster_Recommission_FullMethodName  = "/flotilla.v1.Cluster/Recommission"
 	Cluster_Rebalance_FullMethodName     = "/flotilla.v1.Cluster/Rebalance"
+	Cluster_ListClients_FullMethodName   = "/flotilla.v1.Cluster/ListClients"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -45,6 +46,8 @@ type ClusterClient interface {
 	Recommission(ctx context.Context, in *RecommissionRequest, opts ...grpc.CallOption) (*RecommissionResponse, error)
 	// Rebalance spreads replicas and leaders evenly over the brokers, moving as little as possible.
 	Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error)
+	// ListClients tells who is connected to the Kafka listeners of all brokers.
+	ListClients(ctx context.Context, in *ListClientsRequest, opts ...grpc.CallOption) (*ListClientsResponse, error)
 }
 
 type clusterClient struct {
@@ -124,6 +127,16 @@ func (c *clusterClient) Rebalance(ctx context.Context, in *RebalanceRequest, opt
 	return out, nil
 }
 
+func (c *clusterClient) ListClients(ctx context.Context, in *ListClientsRequest, opts ...grpc.CallOption) (*ListClientsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListClientsResponse)
+	err := c.cc.Invoke(ctx, Cluster_ListClients_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -142,6 +155,8 @@ type ClusterServer interface {
 	Recommission(context.Context, *RecommissionRequest) (*RecommissionResponse, error)
 	// Rebalance spreads replicas and leaders evenly over the brokers, moving as little as possible.
 	Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error)
+	// ListClients tells who is connected to the Kafka listeners of all brokers.
+	ListClients(context.Context, *ListClientsRequest) (*ListClientsResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -169,6 +184,9 @@ func (UnimplementedClusterServer) Recommission(context.Context, *RecommissionReq
 }
 func (UnimplementedClusterServer) Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Rebalance not implemented")
+}
+func (UnimplementedClusterServer) ListClients(context.Context, *ListClientsRequest) (*ListClientsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListClients not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -292,6 +310,24 @@ func _Cluster_Rebalance_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_ListClients_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListClientsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ListClients(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ListClients_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ListClients(ctx, req.(*ListClientsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -318,6 +354,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Rebalance",
 			Handler:    _Cluster_Rebalance_Handler,
+		},
+		{
+			MethodName: "ListClients",
+			Handler:    _Cluster_ListClients_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
