@@ -20,7 +20,6 @@ func Open(opts Options) (*Log, error) {
 	}
 	l := &Log{
 		adm: newGate(), wmu: newGate(),
-		adm: newGate(), wmu: newGate(),
 		fs: opts.FS, dir: filepath.Clean(opts.Dir), logger: opts.Logger, now: opts.Now, maxEntry: opts.MaxEntryBytes,
 		onFailure: opts.OnFailure, onSync: opts.OnSync, tail: tailCache{limit: opts.TailCacheBytes},
 	}
