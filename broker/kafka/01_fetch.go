@@ -40,8 +40,10 @@ func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) 
 		s.nameTargets(in.targets)
 	}
 	asked, places := s.toFetch(req, in.targets)
-	results, err := s.broker.Fetch(ctx, asked)
+	results, held, err := s.fetchHeld(ctx, asked)
+	out.held = held
 	if err != nil || len(results) != len(places) {
+		out.release()
 		return nil // the connection or the server is ending
 	}
 	got := make([]fetchedPartition, len(in.targets))
@@ -57,6 +59,50 @@ func (s *Server) fetch(ctx context.Context, r *request, req *kmsg.FetchRequest) 
 	}
 	out.sessionID, out.errorCode = in.end(got, out)
 	return out
+}
+
+// fetchHeld fetches within the memory that there is for responses. Where others have all of it, what was fetched is dropped, and fetched again
+// when there is room; a client that waits too long for that is told of no records.
+func (s *Server) fetchHeld(ctx context.Context, asked api.FetchRequest) ([]api.FetchResult, holding, error) {
+	h := holding{from: s.responses}
+	results, err := s.broker.Fetch(ctx, asked)
+	n := recordBytes(results)
+	if err != nil || n == 0 {
+		return results, h, err
+	}
+	if s.responses.TryAcquire(n) {
+		h.bytes = n
+		return results, h, nil
+	}
+	n = min(n, s.opts.MaxResponseBytes)
+	waiting, cancel := context.WithTimeout(ctx, s.opts.StallTimeout)
+	defer cancel()
+	dropRecords(results)
+	if s.responses.Acquire(waiting, n) != nil {
+		return results, h, ctx.Err()
+	}
+	h.bytes = n
+	asked.MaxBytes, asked.MaxWait = int(n), 0
+	results, err = s.broker.Fetch(ctx, asked)
+	if recordBytes(results) > n { // the first batch is another one now, and larger
+		dropRecords(results)
+	}
+	return results, h, err
+}
+
+func recordBytes(results []api.FetchResult) (n int64) {
+	for i := range results {
+		for _, b := range results[i].Batches {
+			n += int64(len(b))
+		}
+	}
+	return n
+}
+
+func dropRecords(results []api.FetchResult) {
+	for i := range results {
+		results[i].Batches = nil
+	}
 }
 
 // toFetch makes the request to the broker. places says which target each of its partitions is.

@@ -1,6 +1,10 @@
 package kafka
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"golang.org/x/sync/semaphore"
+)
 
 // fetchReply is a fetch response that is written from the stored batches without copying them.
 type fetchReply struct {
@@ -9,6 +13,22 @@ type fetchReply struct {
 	sessionID int32
 	topics    []fetchedTopic
 	hints     hints
+	// held is what the records take.
+	held holding
+}
+
+// holding is memory for responses.
+type holding struct {
+	from  *semaphore.Weighted
+	bytes int64
+}
+
+// release implements holder.
+func (f *fetchReply) release() {
+	if f.held.bytes > 0 {
+		f.held.from.Release(f.held.bytes)
+		f.held.bytes = 0
+	}
 }
 
 // fetchedTopic is a run of partitions of one topic. A topic may have several: what matters in a session is the order of the partitions.

@@ -23,7 +23,7 @@ import (
 // partitions, which keeps the order, and goes on to the next produce request. Any other request begins when all answers
 // before it were sent, so a connection holds one large answer at most.
 //
-// bytes bounds what the connection's requests take, inflight their number. ctx ends when the client has gone or the server stops;
+// bytes bounds what the connection's requests take until they are answered, inflight the number of those whose answers were not sent. ctx ends when the client has gone or the server stops;
 // produce requests that were received whole are carried out all the same.
 type conn struct {
 	s        *Server
@@ -48,9 +48,13 @@ type answer struct {
 	ready chan struct{}
 	reply reply // nil: none is sent
 	// closing: the connection ends here.
-	closing bool
-	req     *request
+	closing     bool
+	key         int16
+	correlation int32
 }
+
+// holder is a reply that holds memory which is to be given back when it was sent, or never will be.
+type holder interface{ release() }
 
 var errStopped = errors.New("the server stops")
 
@@ -198,8 +202,8 @@ func cut(err error) error {
 	return err
 }
 
-// firstChunk is what is read of a request before more room is made for it.
-const firstChunk = 1 << 20
+// readChunk is what is read of a request before more room is made for it.
+const readChunk = 1 << 20
 
 // readBody reads n bytes. Room is made as they come, so that announcing a large request costs nothing to others. It is charged to the
 // server's memory; release gives that back.
@@ -210,22 +214,33 @@ func (c *conn) readBody(n int) ([]byte, error) {
 	}
 	var body []byte
 	for len(body) < n {
-		grown := min(n, max(firstChunk, 2*len(body)))
+		grown := min(n, max(readChunk, 2*len(body)))
 		if err := c.charge(int64(grown - len(body))); err != nil {
 			c.s.memory.Release(charged)
 			return nil, err
 		}
 		charged += int64(grown - len(body))
 		next := make([]byte, grown)
-		had := copy(next, body)
-		c.deadline(c.s.opts.StallTimeout)
-		if _, err := io.ReadFull(c.in, next[had:]); err != nil {
+		if err := c.fill(next[copy(next, body):]); err != nil {
 			c.s.memory.Release(charged)
-			return nil, cut(err)
+			return nil, err
 		}
 		body = next
 	}
 	return body, nil
+}
+
+// fill reads so many bytes. Each chunk has a deadline of its own: a large request over a slow line may take long.
+func (c *conn) fill(b []byte) error {
+	for len(b) > 0 {
+		n := min(len(b), readChunk)
+		c.deadline(c.s.opts.StallTimeout)
+		if _, err := io.ReadFull(c.in, b[:n]); err != nil {
+			return cut(err)
+		}
+		b = b[n:]
+	}
+	return nil
 }
 
 // charge waits for memory, but not for long: others may wait for what this connection holds.
@@ -241,8 +256,10 @@ func (c *conn) charge(n int64) error {
 	return nil
 }
 
-// release gives back what a request has taken.
+// release gives back what a request has taken. The answer to it is known, or there is none; a client that does not take its answers holds no
+// memory of requests.
 func (c *conn) release(r *request) {
+	r.msg = nil
 	c.s.memory.Release(int64(r.size))
 	c.bytes.Release(int64(r.size))
 }
@@ -307,6 +324,7 @@ func (c *conn) handle(r *request) bool {
 		a.reply = c.call(r)
 	}
 	a.closing = a.reply == nil
+	c.release(r)
 	close(a.ready)
 	c.answers <- a
 	return !a.closing
@@ -323,7 +341,9 @@ func (c *conn) call(r *request) reply {
 	return e.handle(c.s, ctx, r)
 }
 
-func (c *conn) newAnswer(r *request) *answer { return &answer{ready: make(chan struct{}), req: r} }
+func (c *conn) newAnswer(r *request) *answer {
+	return &answer{ready: make(chan struct{}), key: r.key, correlation: r.correlation}
+}
 
 // place takes the next place in the order of answers, and returns how to fill it. It is to be filled once.
 func (c *conn) place(r *request) func(rep reply, closing bool) {
@@ -331,6 +351,7 @@ func (c *conn) place(r *request) func(rep reply, closing bool) {
 	c.answers <- a // there is room: inflight has as many places as answers
 	return func(rep reply, closing bool) {
 		a.reply, a.closing = rep, closing
+		c.release(r)
 		close(a.ready)
 	}
 }

@@ -22,6 +22,8 @@ type Options struct {
 	MaxInflight int
 	// MaxRequestBytes bounds the requests of all connections that are in memory. Default 512 MiB.
 	MaxRequestBytes int64
+	// MaxResponseBytes bounds the records in fetch responses of all connections that were not taken yet. Default 512 MiB.
+	MaxResponseBytes int64
 	// MaxFetchSessions bounds the fetch sessions of all clients, as max.incremental.fetch.session.cache.slots does. Default 1000.
 	MaxFetchSessions int
 	// MaxFetchSessionBytes bounds what they take. Default 64 MiB.
@@ -75,6 +77,7 @@ func (o Options) withDefaults() Options {
 	o.MaxConnections = orDefault(o.MaxConnections, 10000)
 	o.MaxInflight = orDefault(o.MaxInflight, 128)
 	o.MaxRequestBytes = max(orDefault(o.MaxRequestBytes, 512<<20), int64(max(o.MaxMessageBytes+requestOverhead, groupRequestMax)))
+	o.MaxResponseBytes = max(orDefault(o.MaxResponseBytes, 512<<20), int64(o.MaxFetchBytes))
 	o.MaxFetchSessions = orDefault(o.MaxFetchSessions, 1000)
 	o.MaxFetchSessionBytes = orDefault(o.MaxFetchSessionBytes, 64<<20)
 	o.IdleTimeout = orDefault(o.IdleTimeout, 10*time.Minute)

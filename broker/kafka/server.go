@@ -26,7 +26,9 @@ type Server struct {
 
 	// memory is what requests of all connections may take.
 	memory *semaphore.Weighted
-	slots  chan struct{} // connections
+	// responses is what the records in their responses may take.
+	responses *semaphore.Weighted
+	slots     chan struct{} // connections
 	// sessions are those of Fetch, of all connections.
 	sessions *sessionCache
 
@@ -45,7 +47,8 @@ func New(b api.Broker, opts Options) *Server {
 	opts = opts.withDefaults()
 	s := &Server{
 		broker: b, opts: opts, log: opts.Logger, memory: semaphore.NewWeighted(opts.MaxRequestBytes),
-		slots: make(chan struct{}, opts.MaxConnections), conns: map[*conn]struct{}{},
+		responses: semaphore.NewWeighted(opts.MaxResponseBytes),
+		slots:     make(chan struct{}, opts.MaxConnections), conns: map[*conn]struct{}{},
 		sessions: newSessionCache(opts.MaxFetchSessions, opts.MaxFetchSessionBytes),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())

@@ -22,8 +22,10 @@ func (c *conn) write() {
 			failed = true
 			c.close()
 		}
-		c.release(a.req)
-		a.reply, a.req = nil, nil
+		if h, ok := a.reply.(holder); ok {
+			h.release()
+		}
+		a.reply = nil
 		c.inflight.Release(1)
 	}
 }
@@ -36,7 +38,7 @@ type scattered interface {
 
 func (c *conn) send(a *answer) error {
 	// The response to ApiVersions has the oldest header, for clients that do not know yet what is spoken here.
-	begin := appendHeader(nil, a.req.correlation, a.reply.IsFlexible() && a.req.key != keyAPIs)
+	begin := appendHeader(nil, a.correlation, a.reply.IsFlexible() && a.key != keyAPIs)
 	var pieces [][]byte
 	if s, ok := a.reply.(scattered); ok {
 		pieces = s.buffers(begin)
