@@ -26,14 +26,14 @@ func (b *Broker) Metadata(topics []string) api.Metadata {
 	if topics == nil {
 		for _, t := range s.SortedTopics() {
 			if !t.Internal {
-				m.Topics = append(m.Topics, topicMetadata(t))
+				m.Topics = append(m.Topics, topicMetadata(s, t))
 			}
 		}
 		return m
 	}
 	for _, name := range topics {
 		if t := s.Topics[name]; t != nil {
-			m.Topics = append(m.Topics, topicMetadata(t))
+			m.Topics = append(m.Topics, topicMetadata(s, t))
 		} else {
 			m.Topics = append(m.Topics, api.TopicMetadata{Name: name, Unknown: true})
 		}
@@ -41,14 +41,37 @@ func (b *Broker) Metadata(topics []string) api.Metadata {
 	return m
 }
 
-func topicMetadata(t *metadata.Topic) api.TopicMetadata {
+func topicMetadata(s *metadata.State, t *metadata.Topic) api.TopicMetadata {
 	m := api.TopicMetadata{Name: t.Name, ID: t.ID, Internal: t.Internal, Partitions: make([]api.PartitionMetadata, len(t.Partitions))}
 	for i, p := range t.Partitions {
 		m.Partitions[i] = api.PartitionMetadata{
-			Partition: p.Partition, Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, Replicas: metadata.BrokerIDs(p.Replicas),
+			Partition: p.Partition, Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, Replicas: allReplicas(p), InSync: inSync(s, p),
 		}
 	}
 	return m
+}
+
+// allReplicas lists the brokers that have, or are to have, a replica.
+func allReplicas(p *metadata.Partition) []api.BrokerID {
+	out := metadata.BrokerIDs(p.Replicas)
+	for _, v := range p.Voters {
+		if !slices.Contains(out, v.Broker) {
+			out = append(out, v.Broker)
+		}
+	}
+	return out
+}
+
+// inSync lists the brokers of the voters that did not lose their files.
+func inSync(s *metadata.State, p *metadata.Partition) []api.BrokerID {
+	out := make([]api.BrokerID, 0, len(p.Voters))
+	for _, v := range p.Voters {
+		_, incarnation, _, ok := metadata.ParseServerID(v.ServerID)
+		if b := s.Brokers[v.Broker]; ok && b != nil && b.Incarnation == incarnation && !p.IsQuarantined(v.ServerID) {
+			out = append(out, v.Broker)
+		}
+	}
+	return out
 }
 
 // TopicName implements api.Cluster. What was found once is looked up at once from then on, as long as it is still true.
@@ -179,6 +202,6 @@ func (b *Broker) Rebalance(ctx context.Context, dryRun bool) (api.RebalancePlan,
 	if dryRun || len(plan.Moves) == 0 && plan.LeaderTransfers == 0 {
 		return plan, nil
 	}
-	_, err := b.node.Propose(ctx, &metadata.SetRebalance{On: true})
+	_, err := b.node.Propose(ctx, &metadata.SetRebalance{On: true, Everything: true})
 	return plan, b.apiError(err, nil)
 }

@@ -77,6 +77,7 @@ type Broker interface {
 	Topics
 	GroupAdmin
 	Replicas
+	Reassignments
 	Cluster
 }
 
@@ -274,7 +275,8 @@ type PartitionMetadata struct {
 	Partition   int32
 	Leader      BrokerID
 	LeaderEpoch int32
-	Replicas    []BrokerID
+	Replicas    []BrokerID // desired, the preferred leader first; while replicas move, then also those that are to go
+	InSync      []BrokerID // those that vote, and whose files are there as far as is known; the broker may be away
 }
 
 // BrokerState is what the cluster thinks of a broker.

@@ -155,7 +155,7 @@ func toPartition(p api.PartitionMetadata, alive map[api.BrokerID]bool) kmsg.Meta
 	if p.Leader == api.NoBroker || !alive[p.Leader] {
 		out.Leader, out.ErrorCode = -1, errLeaderNotAvailable
 	}
-	out.Replicas, out.ISR, out.OfflineReplicas = replicaLists(p.Replicas, alive)
+	out.Replicas, out.ISR, out.OfflineReplicas = replicaLists(p, alive)
 	return out
 }
 

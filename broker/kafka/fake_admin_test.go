@@ -35,3 +35,23 @@ func (f *fakeBroker) ElectLeaders(_ context.Context, req api.ElectRequest) []api
 	}
 	return out
 }
+
+func (f *fakeBroker) Reassign(_ context.Context, req api.ReassignRequest) []error {
+	errs := make([]error, len(req.Partitions))
+	for i, p := range req.Partitions {
+		switch errs[i] = known(p.TopicPartition); {
+		case errs[i] != nil:
+		case p.Cancel:
+			errs[i] = api.Errorf(api.CodeNoReassignmentInProgress, "none")
+		case len(p.Replicas) == 0:
+			errs[i] = api.Errorf(api.CodeInvalidReplicaAssignment, "empty")
+		case req.KeepFactor && len(p.Replicas) != 1:
+			errs[i] = api.Errorf(api.CodeInvalidReplicationFactor, "another number")
+		}
+	}
+	return errs
+}
+
+func (f *fakeBroker) Reassignments(context.Context, []api.TopicPartition) ([]api.Reassignment, error) {
+	return []api.Reassignment{{TopicPartition: api.TopicPartition{Topic: "orders"}, Replicas: []api.BrokerID{2, 1}, Adding: []api.BrokerID{2}, Removing: []api.BrokerID{1}}}, nil
+}

@@ -233,7 +233,7 @@ func (f *fakeBroker) Metadata(topics []string) api.Metadata {
 		if !t.Unknown {
 			t.ID = id
 			t.Partitions = []api.PartitionMetadata{
-				{Partition: 0, Leader: 1, LeaderEpoch: 3, Replicas: []api.BrokerID{1, 9}}, {Partition: 1, Leader: api.NoBroker, Replicas: []api.BrokerID{1}},
+				{Partition: 0, Leader: 1, LeaderEpoch: 3, Replicas: []api.BrokerID{1, 9}, InSync: []api.BrokerID{1, 9}}, {Partition: 1, Leader: api.NoBroker, Replicas: []api.BrokerID{1}},
 			}
 		}
 		m.Topics = append(m.Topics, t)
@@ -256,6 +256,9 @@ func (f *fakeBroker) topicID() [16]byte {
 }
 func (f *fakeBroker) Status(context.Context) (api.ClusterStatus, error) {
 	return api.ClusterStatus{}, nil
+}
+func (f *fakeBroker) ListClients(context.Context) (api.ClientList, error) {
+	return api.ClientList{}, nil
 }
 func (f *fakeBroker) Decommission(context.Context, api.BrokerID) (int, error) { return 0, nil }
 func (f *fakeBroker) Recommission(context.Context, api.BrokerID) error        { return nil }

@@ -86,6 +86,8 @@ func init() {
 		on(0, 3, (*Server).deleteGroups),
 		on(0, 2, (*Server).electLeaders),
 		on(0, 1, (*Server).incrementalAlterConfigs),
+		on(0, 1, (*Server).alterPartitionAssignments),
+		on(0, 0, (*Server).listPartitionReassignments),
 		on(0, 0, (*Server).offsetDelete),
 		on(0, 2, (*Server).describeCluster),
 		on(0, 0, (*Server).describeProducers),

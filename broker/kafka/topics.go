@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strconv"
 
 	"github.com/flotilla-log/flotilla/broker/api"
@@ -85,14 +86,15 @@ func (s *Server) controller(m api.Metadata, brokers []kafkaBroker) int32 {
 	return int32(s.opts.Self)
 }
 
-// replicaLists splits the replicas of a partition into all, those on brokers that are there, and the others.
-func replicaLists(replicas []api.BrokerID, alive map[api.BrokerID]bool) (all, in, out []int32) {
-	for _, id := range replicas {
+// replicaLists are the replicas of a partition: all, those in sync on brokers that are there, and those on brokers that are not.
+func replicaLists(p api.PartitionMetadata, alive map[api.BrokerID]bool) (all, in, out []int32) {
+	for _, id := range p.Replicas {
 		all = append(all, int32(id))
-		if alive[id] {
-			in = append(in, int32(id))
-		} else {
+		switch {
+		case !alive[id]:
 			out = append(out, int32(id))
+		case slices.Contains(p.InSync, id):
+			in = append(in, int32(id))
 		}
 	}
 	return all, in, out
