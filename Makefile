@@ -15,7 +15,10 @@ TIME      ?= 20s
 PKGS      ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help check-go build install demo chaos test race conformance fmt vet lint proto proto-check ci clean
+# For bench-peers: ARGS=-quick, or ARGS='-rows produce-1k -reps 5'; see scripts/benchpeers/README.md.
+ARGS      ?=
+
+.PHONY: bench-peers help check-go build install demo chaos test race conformance fmt vet lint proto proto-check ci clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +39,10 @@ demo: build ## Three brokers, 20,000 events, a leader killed, everything checked
 chaos: build ## Attack real brokers and judge the result; SCENARIO=kill-leader (or all, list), TIME=20s of faults each, SEED=
 	@$(GO) build -o bin/chaos ./scripts/chaos
 	@./bin/chaos -flotilla bin/flotilla -scenario $(SCENARIO) -time $(TIME) $(if $(SEED),-seed $(SEED))
+
+bench-peers: build ## Measure Flotilla beside NATS JetStream; ARGS=-quick for a short run
+	cd scripts/benchpeers && $(GO) build -o ../../bin/nats-server github.com/nats-io/nats-server/v2 && $(GO) build -o ../../bin/benchpeers .
+	@./bin/benchpeers -flotilla bin/flotilla -nats bin/nats-server $(ARGS)
 
 test: check-go ## Run all tests
 	$(GO) test -timeout $(TEST_TIMEOUT) $(PKGS)
