@@ -119,8 +119,8 @@ type MemoryLimits struct {
 
 // Timing is how patient a broker is. The defaults are for real networks; tests shorten them.
 type Timing struct {
-	// Heartbeat is raft's heartbeat and election timeout of partitions. That a broker died or stands still is noticed sooner and for all of its partitions at once; this
-	// is for the rest (partition.Timing). An idle group costs each of its followers ten messages in this time. Default 3 s.
+	// Heartbeat is raft's heartbeat and election timeout of partitions. That a broker died or stands still is noticed sooner and for all of its partitions at once, and so is who leads them; this
+	// is for what all of that misses (partition.Timing). An idle group costs each of its followers up to ten messages in this time. Default 1 min.
 	Heartbeat time.Duration
 	// MetadataHeartbeat is the same for the metadata group. Default 750 ms.
 	MetadataHeartbeat time.Duration
@@ -208,7 +208,7 @@ func (c *Config) setDefaults() {
 }
 
 func (t *Timing) setDefaults() {
-	setDefault(&t.Heartbeat, 3*time.Second)
+	setDefault(&t.Heartbeat, time.Minute)
 	setDefault(&t.MetadataHeartbeat, 750*time.Millisecond)
 	setDefault(&t.AppendTimeout, 30*time.Second)
 	setDefault(&t.LeaderWait, 1500*time.Millisecond)

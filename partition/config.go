@@ -59,15 +59,15 @@ const (
 
 // Timing holds the intervals of one group. The zero value of each means the default beside it.
 //
-// They are long because little depends on them. That a broker has died, stands still or is cut off, its peers notice for all groups at once, within a second
-// (transport.Config.SilentAfter) or at once (package election). What is left for these are faults of a single replica that nobody reports. Each costs an idle group
-// work for every follower: Heartbeat ten messages, Commit one.
+// They are long because almost nothing depends on them. That a broker has died, stands still or is cut off, its peers notice for all groups at once, within a second
+// (transport.Config.SilentAfter) or at once (package election). Who leads, who agrees with that, and what is committed, brokers tell each other twice a second for all groups in one
+// message (claims). What is left for these is that all of it fails. Each costs an idle group work for every follower: Heartbeat five to ten messages, Commit one.
 type Timing struct {
-	Heartbeat time.Duration // 3 s: a follower that hears nothing for this long (up to three times as long) stands for election
-	Election  time.Duration // Heartbeat: a candidate that is not elected in this time tries again; also bounds a transfer of leadership
+	Heartbeat time.Duration // 60 s: a follower that hears nothing for this long (up to three times as long) stands for election
+	Election  time.Duration // Heartbeat: a candidate that is not elected in this time tries again, unless package election has it do so before
 	Lease     time.Duration // two thirds of Heartbeat: a leader that hears no quorum for this long steps down. Heartbeats are up to a fifth of Heartbeat apart
-	// Commit, 1 s: an idle leader tells followers its commit index this often, up to twice as rarely. hashicorp/raft also waits for this, or the next proposal, before it sends again what
-	// was lost with a connection, so it must stay well below Lease.
+	// Commit, 20 s, but at most a third of Heartbeat: an idle leader sends an append to followers this often, up to twice as rarely. hashicorp/raft also waits for this, or the next proposal, before it sends again what
+	// was lost with a connection; the elector has such a proposal made.
 	Commit    time.Duration
 	Retention time.Duration // 30 s: how often the leader looks for segments to drop, with 20 % jitter
 	Ready     time.Duration // 5 s: how long an append waits, at most, for a new leader's barrier or a recovery
@@ -187,10 +187,10 @@ func (c Config) withDefaults() (Config, error) {
 }
 
 func (t Timing) withDefaults() Timing {
-	setDefault(&t.Heartbeat, 3*time.Second)
+	setDefault(&t.Heartbeat, time.Minute)
 	setDefault(&t.Election, t.Heartbeat)
 	setDefault(&t.Lease, t.Heartbeat*2/3)
-	setDefault(&t.Commit, min(time.Second, t.Heartbeat/3))
+	setDefault(&t.Commit, min(20*time.Second, t.Heartbeat/3))
 	setDefault(&t.Retention, 30*time.Second)
 	setDefault(&t.Ready, 5*time.Second)
 	t.Election = max(t.Election, t.Heartbeat)

@@ -123,21 +123,6 @@ func (r *Replica) TransferLeadership(ctx context.Context, to *raft.Server) error
 	return r.changing(ctx, func() (raft.Future, func(), error) { return r.transfer(ctx, to) })
 }
 
-// transfer starts a transfer of leadership; proposals wait from now on until undo is called.
-func (r *Replica) transfer(ctx context.Context, to *raft.Server) (f raft.Future, undo func(), err error) {
-	if !r.seq.pause() {
-		return nil, nil, ErrBusy
-	}
-	if !r.seq.waitDrained(ctx.Done()) {
-		r.seq.resume()
-		return nil, nil, fmt.Errorf("appends in flight: %w", ctx.Err())
-	}
-	if to == nil {
-		return r.raft.LeadershipTransfer(), r.seq.resume, nil
-	}
-	return r.raft.LeadershipTransferToServer(to.ID, to.Address), r.seq.resume, nil
-}
-
 // changing makes one change of the configuration or the leadership, while no other is made. If ctx ends first the outcome is unknown, and the next change has to wait for it: raft answers in
 // bounded time, at the latest when it loses leadership, but not once it was stopped, which is why close takes the token first.
 func (r *Replica) changing(ctx context.Context, begin func() (f raft.Future, undo func(), err error)) error {

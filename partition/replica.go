@@ -35,6 +35,7 @@ type Replica struct {
 	group    *transport.Group
 	raft     *raft.Raft
 	elector  *election.Elector
+	nudges   lazy // runs nudge
 	state    *state
 	fsm      *fsm
 	seq      *sequencer
@@ -97,6 +98,7 @@ func newReplica(cfg Config) *Replica {
 	r.watchers.limit = cfg.Limits.Watchers
 	r.lead.fn = r.reconsider
 	r.upkeep.fn = r.runUpkeep
+	r.nudges.fn = r.nudge
 	return r
 }
 
@@ -154,7 +156,7 @@ var errEnded = errors.New("the stable store has failed")
 func (r *Replica) start() {
 	r.log.ServeFollowers()
 	r.seq = r.newSequencer()
-	r.elector = election.New(r.raft, r.group, r.cfg.LocalID, r.logger.With("partition", r.cfg.Name))
+	r.elector = election.New(r.raft, r.group, r.cfg.LocalID, r.nudges.kick, r.logger.With("partition", r.cfg.Name))
 	r.raft.RegisterObserver(raft.NewObserver(nil, false, r.observe))
 	r.started.Store(true)
 	r.lead.kick()
@@ -326,6 +328,7 @@ func (r *Replica) close(ctx context.Context) error {
 	stopped := within(context.Background(), raftTimeout, r.halted)
 	r.seq.abandon(closed)
 	r.lead.close()
+	r.nudges.close()
 	r.watchers.wakeAll(true)
 	r.keeper.work.close()
 	if !stopped {

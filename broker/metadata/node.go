@@ -171,7 +171,7 @@ func (n *Node) startRaft(snapshots raft.SnapshotStore) error {
 	if err != nil {
 		return errors.Join(err, group.Close())
 	}
-	n.elector = election.New(n.raft, group, n.serverID(), quiet(n.log))
+	n.elector = election.New(n.raft, group, n.serverID(), nil, quiet(n.log))
 	n.observer = raft.NewObserver(n.observations, false, func(o *raft.Observation) bool {
 		n.elector.Observe(o)
 		_, leader := o.Data.(raft.LeaderObservation)

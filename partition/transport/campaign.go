@@ -48,11 +48,17 @@ func (g *Group) header() raft.RPCHeader {
 // Campaign makes raft stand for election at once, in the next term, without asking for pre-votes, and its voters vote although they may have heard of a leader: what a leader
 // that hands over tells its successor (TimeoutNow, Raft dissertation section 3.10) is told here by ourselves. The caller has to have made sure, by pre-votes of its own, that this
 // disturbs nobody. It returns false, and does nothing, if raft has other requests to answer: among them may be a vote or a new leader's word.
-func (g *Group) Campaign() bool {
+//
+// stuck is for raft that has stood and was not elected, and would wait for its election timeout before it does so again: it is made a follower first, in the next term, which is this one's if it is not
+// 0. hashicorp/raft knows no other way out of a candidacy of this kind that does not wait.
+func (g *Group) Campaign(stuck uint64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.ended || len(g.consumer) > 0 || len(g.inflight) > 0 {
 		return false
+	}
+	if stuck > 0 {
+		g.tellSelf(yield(stuck))
 	}
 	g.tellSelf(&raft.TimeoutNowRequest{RPCHeader: g.header()})
 	return true
@@ -67,8 +73,13 @@ func (g *Group) StepDown(term uint64) bool {
 	if g.ended || len(g.consumer) == cap(g.consumer) || len(g.inflight) == cap(g.inflight) {
 		return false
 	}
-	g.tellSelf(&raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: term, PrevLogEntry: math.MaxUint64})
+	g.tellSelf(yield(term))
 	return true
+}
+
+// yield makes raft a follower of nobody in a term.
+func yield(term uint64) *raft.AppendEntriesRequest {
+	return &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: term, PrevLogEntry: math.MaxUint64}
 }
 
 // tellSelf puts a request into raft's queue. There is room; mu is held.

@@ -289,6 +289,8 @@ func (c *conn) dispatch(h header, payload []byte) error {
 		return c.serveAppend(h, payload)
 	case c.purpose == purposeControl && h.kind == kindHeartbeats:
 		return c.serveHeartbeats(payload)
+	case c.purpose == purposeControl && h.kind == kindClaims:
+		return c.serveClaims(payload)
 	case c.purpose == purposeControl:
 		return c.serveControl(h, payload)
 	case c.purpose == purposeCall && h.kind == kindCall:
@@ -305,6 +307,9 @@ func (c *conn) dispatch(h header, payload []byte) error {
 func (c *conn) dispatchReply(h header, payload []byte) error {
 	if h.kind == kindHeartbeatReplies {
 		return c.heartbeatReplies(payload)
+	}
+	if h.kind == kindClaimsReply {
+		return c.claimsReply(payload)
 	}
 	cl := c.claim(h.id)
 	if cl == nil {

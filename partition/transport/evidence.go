@@ -27,8 +27,9 @@ const maxPeers = 4096
 // evidence is what is known about one peer. It is guarded by the transport's evidenceMu.
 type evidence struct {
 	probing bool
-	refused bool // no connection is left, and a new one could not be made
-	silent  bool // its control connection is open but nothing comes
+	refused bool          // no connection is left, and a new one could not be made
+	silent  bool          // its control connection is open but nothing comes
+	back    chan struct{} // closed when it is no longer gone; nil while nobody waits for that
 }
 
 func (e evidence) gone() bool { return e.refused || e.silent }
@@ -39,6 +40,20 @@ func (t *Transport) Gone(peer raft.ServerAddress) bool {
 	defer t.evidenceMu.Unlock()
 	e := t.evidence[peer]
 	return e != nil && e.gone()
+}
+
+// back returns what is closed when a broker that is gone is no longer; nil for one that is not gone.
+func (t *Transport) back(peer raft.ServerAddress) <-chan struct{} {
+	t.evidenceMu.Lock()
+	defer t.evidenceMu.Unlock()
+	e := t.evidence[peer]
+	if e == nil || !e.gone() {
+		return nil
+	}
+	if e.back == nil {
+		e.back = make(chan struct{})
+	}
+	return e.back
 }
 
 // WatchGone calls fn whenever evidence comes up that a broker is gone, and whenever it is refuted, until cancel. fn runs on the transport's goroutines and
@@ -71,6 +86,10 @@ func (t *Transport) change(peer raft.ServerAddress, f func(*evidence)) {
 	before := e.gone()
 	f(e)
 	gone := e.gone()
+	if !gone && e.back != nil {
+		close(e.back)
+		e.back = nil
+	}
 	var fns []func(raft.ServerAddress, bool)
 	if gone != before {
 		for _, fn := range t.goneWatchers {

@@ -59,6 +59,8 @@ const (
 	kindSnapshot         kind = 15
 	kindSnapshotData     kind = 16
 	kindSnapshotReply    kind = 17
+	kindClaims           kind = 18
+	kindClaimsReply      kind = 19
 )
 
 // errMalformed marks bytes that no correct peer sends. The connection they came on is closed.

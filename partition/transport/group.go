@@ -52,6 +52,8 @@ type Group struct {
 	handler  atomic.Pointer[func(raft.RPC)]
 	current  *served // run's own: the head of inflight
 	preVote  atomic.Pointer[func(*raft.RequestPreVoteRequest) (granted, answered bool)]
+	claimant atomic.Pointer[Claimant]
+	claims   groupClaims
 
 	commit atomic.Uint64          // the highest commit index that raft has sent
 	farMu  sync.Mutex             // innermost
@@ -119,6 +121,7 @@ func (g *Group) Close() error {
 		delete(g.t.groups, g.id)
 	}
 	g.t.mu.Unlock()
+	g.lastClaims()
 	g.wg.Wait()
 	return nil
 }
@@ -154,7 +157,11 @@ func (g *Group) failure(what string, target raft.ServerAddress, err error) error
 // AppendEntries implements raft.Transport. args.Entries may be shorter afterwards; see the package comment.
 func (g *Group) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if isHeartbeat(args) {
-		if err := g.heartbeat(id, target, args, resp); err != nil {
+		err := g.awaitBack(target)
+		if err == nil {
+			err = g.heartbeat(id, target, args, resp)
+		}
+		if err != nil {
 			return g.failure("heartbeat", target, err)
 		}
 		return nil

@@ -61,6 +61,7 @@ type peer struct {
 	addr raft.ServerAddress
 
 	catchUps chan struct{} // a place for each catch-up frame under way
+	claims   claimsOut
 
 	mu    sync.Mutex
 	lines map[purpose]*line

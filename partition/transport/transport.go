@@ -55,6 +55,8 @@ type Config struct {
 	WriteTimeout    time.Duration // one write into a connection: 10 s
 	PingEvery       time.Duration // something is sent on a control connection at least this often: 200 ms
 	SilentAfter     time.Duration // a peer whose control connection brings nothing for so long is gone: 1 s
+	ClaimEvery      time.Duration // between two rounds of claims, which tell followers who leads them: 500 ms
+	AwayMax         time.Duration // a heartbeat to a broker that is gone waits this long for it to come back: 20 s
 
 	// Logger is for connections coming and going; nil means none.
 	Logger hclog.Logger
@@ -84,6 +86,8 @@ func (c *Config) setDefaults() {
 	setDefault(&c.WriteTimeout, 10*time.Second)
 	setDefault(&c.PingEvery, 200*time.Millisecond)
 	setDefault(&c.SilentAfter, time.Second)
+	setDefault(&c.ClaimEvery, 500*time.Millisecond)
+	setDefault(&c.AwayMax, 20*time.Second)
 	if c.Dial == nil {
 		d := &net.Dialer{KeepAliveConfig: keepAlive}
 		c.Dial = d.DialContext
@@ -114,6 +118,7 @@ type Stats struct {
 	BytesSent, BytesReceived    uint64
 	Writes                      uint64
 	Heartbeats, HeartbeatFrames uint64 // sent: requests and replies
+	Claims                      uint64 // sent
 	Refused                     uint64 // requests refused because of a limit or an unknown group
 	QueuedBytes                 int64  // requests waiting for raft now
 	LiveBytes, CatchUpBytes     uint64 // of BytesSent: appends to followers that are near, and to those far behind
@@ -121,7 +126,7 @@ type Stats struct {
 
 type counters struct {
 	FramesSent, FramesReceived, BytesSent, BytesReceived atomic.Uint64
-	Writes, Heartbeats, HeartbeatFrames, Refused         atomic.Uint64
+	Writes, Heartbeats, HeartbeatFrames, Claims, Refused atomic.Uint64
 	LiveBytes, CatchUpBytes                              atomic.Uint64
 }
 
@@ -159,6 +164,16 @@ type Transport struct {
 	goneWatchers map[int]func(raft.ServerAddress, bool)
 	goneID       int
 
+	claimKick   chan struct{}
+	claimLists  map[raft.ServerAddress]*claimList // this and the next three are only claimLoop's
+	claimGroups []*Group
+	claimNo     uint64
+	claimedAt   time.Duration
+	resumed     atomic.Int64 // when this process last went on after it had stood still, in the transport's clock
+	endedMu     sync.Mutex   // innermost
+	ended       []endedFor   // leaderships of groups that were closed
+	heardRounds map[raft.ServerAddress]uint64
+
 	swept, listening time.Duration // only the sweeper's; see listen
 	rated            time.Duration // only the sweeper's; see adaptCatchUp
 	ratedBytes       uint64
@@ -188,10 +203,12 @@ func New(cfg Config) (*Transport, error) {
 		raw:      map[net.Conn]struct{}{},
 		watchers: map[int]func(PeerEvent){},
 		evidence: map[raft.ServerAddress]*evidence{}, goneWatchers: map[int]func(raft.ServerAddress, bool){},
+		claimKick: make(chan struct{}, 1), claimLists: map[raft.ServerAddress]*claimList{}, heardRounds: map[raft.ServerAddress]uint64{},
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.spawn(t.acceptLoop)
 	t.spawn(t.sweepLoop)
+	t.spawn(t.claimLoop)
 	return t, nil
 }
 
@@ -263,7 +280,7 @@ func (t *Transport) Stats() Stats {
 		FramesSent: s.FramesSent.Load(), FramesReceived: s.FramesReceived.Load(),
 		BytesSent: s.BytesSent.Load(), BytesReceived: s.BytesReceived.Load(), Writes: s.Writes.Load(),
 		Heartbeats: s.Heartbeats.Load(), HeartbeatFrames: s.HeartbeatFrames.Load(),
-		Refused: s.Refused.Load(), QueuedBytes: queued,
+		Claims: s.Claims.Load(), Refused: s.Refused.Load(), QueuedBytes: queued,
 		LiveBytes: s.LiveBytes.Load(), CatchUpBytes: s.CatchUpBytes.Load(),
 	}
 }

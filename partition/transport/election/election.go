@@ -50,9 +50,12 @@ const (
 	newGroupStagger = 150 * time.Millisecond
 	// CampaignPause is the least time between two elections that one replica starts.
 	CampaignPause = time.Second
+	// slowly is between tries that have long been in vain.
+	slowly = 5 * time.Second
 )
 
 // pauses are between the tries in one situation: short at first, since others may learn of it a moment later (a new group is not open everywhere yet), and about three seconds altogether.
+// Then they are slowly.
 var pauses = []time.Duration{
 	15 * time.Millisecond, 15 * time.Millisecond, 25 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond, 50 * time.Millisecond,
 	100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1600 * time.Millisecond,
@@ -64,6 +67,8 @@ type Raft interface {
 	CurrentTerm() uint64
 	LeaderWithID() (raft.ServerAddress, raft.ServerID)
 	GetConfiguration() raft.ConfigurationFuture
+	LastIndex() uint64
+	CommitIndex() uint64
 	Stats() map[string]string
 }
 
@@ -73,8 +78,14 @@ type Group interface {
 	WatchGone(func(raft.ServerAddress, bool)) (cancel func())
 	SetPreVoteHandler(func(*raft.RequestPreVoteRequest) (granted, answered bool))
 	RequestPreVote(raft.ServerID, raft.ServerAddress, *raft.RequestPreVoteRequest, *raft.RequestPreVoteResponse) error
-	Campaign() bool
+	Campaign(stuck uint64) bool
+	StepDown(term uint64) bool
 	LocalAddr() raft.ServerAddress
+	SetClaimant(transport.Claimant)
+	TellClaims()
+	Disowned(leader raft.ServerAddress, term uint64) bool
+	Silence(id raft.ServerID, term uint64) (silence time.Duration, ok bool)
+	Follower(id raft.ServerID, term uint64) (transport.Follower, bool)
 }
 
 var (
@@ -89,6 +100,11 @@ type Elector struct {
 	id    raft.ServerID
 	log   hclog.Logger
 	now   func() time.Time
+	nudge func()
+
+	lags    map[raft.ServerID]*lag // this and the next two are only Round's
+	term    uint64                 // of lags
+	yielded time.Time              // when raft was last asked to step down
 
 	unwatch func()
 	wg      sync.WaitGroup // the try under way
@@ -96,6 +112,7 @@ type Elector struct {
 	mu       sync.Mutex
 	closed   bool
 	timer    *time.Timer
+	idle     bool      // without a vote: there is nothing to try
 	pending  bool      // timer is set; when it fires is due
 	due      time.Time //
 	trying   bool
@@ -105,15 +122,19 @@ type Elector struct {
 	hold     time.Time // until then the field is left to favoured
 	favoured raft.ServerID
 	campaign time.Time // when raft was last made to stand
+	standing uint64    // the term in which raft was seen to stand,
+	stood    time.Time // and since when
 }
 
-// New starts an Elector. id is this replica's Raft ID. Tell it of what raft observes (Observe) and of a bootstrapped group (Consider).
-func New(r Raft, g Group, id raft.ServerID, log hclog.Logger) *Elector {
-	e := &Elector{raft: r, group: g, id: id, log: log, now: time.Now}
+// New starts an Elector. id is this replica's Raft ID. Tell it of what raft observes (Observe) and of a bootstrapped group (Consider). nudge has raft send to all followers again, which a proposal
+// does, whatever it is; it must not block. Nil: raft's CommitTimeout is short enough.
+func New(r Raft, g Group, id raft.ServerID, nudge func(), log hclog.Logger) *Elector {
+	e := &Elector{raft: r, group: g, id: id, log: log, now: time.Now, nudge: nudge}
 	e.timer = time.AfterFunc(time.Hour, e.fire)
 	e.timer.Stop()
 	g.SetPreVoteHandler(e.answer)
 	e.unwatch = g.WatchGone(e.peerGone)
+	g.SetClaimant(e)
 	e.begin(e.look(), vacancy, Stagger)
 	return e
 }
@@ -128,19 +149,26 @@ func (e *Elector) Close() {
 	e.wg.Wait()
 }
 
-// Observe is for raft's observer: it takes note of a leadership that ended. It does not block.
+// Observe is for raft's observer: it takes note of a leadership that ended, and has the others told. It does not block.
 func (e *Elector) Observe(o *raft.Observation) {
-	if l, ok := o.Data.(raft.LeaderObservation); ok && l.LeaderAddr == "" {
-		// The observer may be called from within raft; only the timer looks.
-		e.begin(nil, vacancy, Stagger)
+	switch o := o.Data.(type) {
+	case raft.LeaderObservation:
+		if o.LeaderAddr == "" {
+			// The observer may be called from within raft; only the timer looks.
+			e.begin(nil, vacancy, Stagger)
+		}
+	case raft.RaftState:
+		e.group.TellClaims()
 	}
 }
 
 // Consider has the Elector act at once if there is no leader: for a group that was bootstrapped this moment.
 func (e *Elector) Consider() { e.begin(e.look(), 0, newGroupStagger) }
 
+// peerGone: a leader that is gone is to be replaced, and a voter that is back may make up a quorum.
 func (e *Elector) peerGone(peer raft.ServerAddress, gone bool) {
-	if leader, _ := e.raft.LeaderWithID(); gone && leader == peer {
+	leader, _ := e.raft.LeaderWithID()
+	if gone && leader == peer || !gone && leader != e.group.LocalAddr() && e.lost(leader, e.raft.CurrentTerm()) {
 		e.begin(e.look(), 0, Stagger)
 	}
 }
@@ -158,7 +186,7 @@ func (e *Elector) begin(s *situation, wait, stagger time.Duration) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.tries, e.unplaced = 0, s == nil
+	e.tries, e.unplaced, e.idle = 0, s == nil, false
 	e.schedule(wait + rand.N(Stagger/8))
 }
 
@@ -182,10 +210,9 @@ func (e *Elector) fire() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.trying = false
-	if again == 0 || e.tries > len(pauses) {
-		return
+	if again > 0 {
+		e.schedule(again)
 	}
-	e.schedule(again)
 }
 
 func (e *Elector) start() bool {
@@ -203,28 +230,46 @@ func (e *Elector) start() bool {
 func (e *Elector) try() time.Duration {
 	s := e.look()
 	if !s.vacant || s.rank < 0 {
+		e.mu.Lock()
+		e.idle = s.vacant
+		e.mu.Unlock()
 		return 0
 	}
 	wait, attempt := e.turn(s.rank)
 	if wait > 0 {
 		return wait
 	}
+	stuck := uint64(0)
 	if s.state != raft.Follower {
-		return pauseAfter(attempt) // raft is about it by itself
+		if !e.stands(s) {
+			return pauseAfter(attempt) // raft is about it by itself
+		}
+		stuck = s.term + 1
 	}
 	won := e.preVotes(s)
-	if won && e.still(s) && e.group.Campaign() {
+	if won && e.still(s) && e.group.Campaign(stuck) {
 		e.log.Debug("standing for election", "term", s.term+1, "leader-lost", s.leader, "try", attempt)
 		e.mu.Lock()
 		e.campaign = e.now()
 		e.claim = e.campaign.Add(holdBack)
 		e.mu.Unlock()
-		return holdBack
+		return max(holdBack, pauseAfter(attempt))
 	}
 	e.mu.Lock()
 	e.claim = time.Time{}
 	e.mu.Unlock()
 	return pauseAfter(attempt) + rand.N(Stagger/4)
+}
+
+// stands tells whether raft has stood for election for as long as one takes, so that it was not elected and would wait for its timeout before it stands again.
+func (e *Elector) stands(s *situation) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s.state != raft.Candidate || e.standing != s.term {
+		e.standing, e.stood = s.term, e.now()
+		return false
+	}
+	return e.now().Sub(e.stood) >= CampaignPause
 }
 
 // turn counts a try and claims the field for it, or says how long to wait.
@@ -250,7 +295,13 @@ func (e *Elector) turn(rank int) (wait time.Duration, attempt int) {
 	return 0, e.tries
 }
 
-func pauseAfter(attempt int) time.Duration { return pauses[min(attempt, len(pauses))-1] }
+// pauseAfter is the pause after a try. They never end: nothing else is left, but for raft's very long timeouts.
+func pauseAfter(attempt int) time.Duration {
+	if attempt > len(pauses) {
+		return slowly
+	}
+	return pauses[attempt-1]
+}
 
 // still says that nothing has changed since s: another candidate may have been quicker.
 func (e *Elector) still(s *situation) bool {
@@ -258,7 +309,7 @@ func (e *Elector) still(s *situation) bool {
 	e.mu.Lock()
 	held := e.hold.After(e.now())
 	e.mu.Unlock()
-	return !held && leader == s.leader && e.raft.CurrentTerm() == s.term && e.raft.State() == raft.Follower && (leader == "" || e.group.Gone(leader))
+	return !held && leader == s.leader && e.raft.CurrentTerm() == s.term && e.raft.State() == s.state && e.lost(leader, s.term)
 }
 
 // preVotes asks the other voters and says whether a quorum would vote for this replica.

@@ -19,7 +19,7 @@ type situation struct {
 	state  raft.RaftState
 	term   uint64
 	leader raft.ServerAddress // "": none known
-	vacant bool               // no leader is known, or its broker is gone
+	vacant bool               // no leader is known, or its broker is gone, or says that it does not lead
 	voters []raft.Server      // in the configuration's order
 	others []raft.Server      // voters but for this one
 	quorum int
@@ -34,7 +34,7 @@ func (s *situation) rankOf(voter int) int { return s.ranks[voter] }
 func (e *Elector) look() *situation {
 	s := &situation{state: e.raft.State(), term: e.raft.CurrentTerm(), rank: -1}
 	s.leader, _ = e.raft.LeaderWithID()
-	s.vacant = s.state != raft.Leader && (s.leader == "" || e.group.Gone(s.leader))
+	s.vacant = s.state != raft.Leader && e.lost(s.leader, s.term)
 	if !s.vacant {
 		return s
 	}

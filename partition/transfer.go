@@ -1,0 +1,102 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// transferReady is how long a transfer of leadership waits, at most, until the successor has everything.
+	transferReady = 2 * time.Second
+	// transferMax bounds the transfer itself. hashicorp/raft refuses proposals while it waits for the successor to be elected, for an election timeout, which is long here.
+	transferMax = 3 * time.Second
+)
+
+// nudge makes raft send to all followers again, by proposing a barrier. Nobody waits for it.
+func (r *Replica) nudge() {
+	if r.raft.State() == raft.Leader {
+		r.raft.Barrier(time.Second)
+	}
+}
+
+// transfer starts a transfer of leadership; proposals wait from now on until undo is called.
+func (r *Replica) transfer(ctx context.Context, to *raft.Server) (f raft.Future, undo func(), err error) {
+	if !r.seq.pause() {
+		return nil, nil, ErrBusy
+	}
+	if !r.seq.waitDrained(ctx.Done()) {
+		r.seq.resume()
+		return nil, nil, fmt.Errorf("appends in flight: %w", ctx.Err())
+	}
+	to, err = r.successor(ctx, to)
+	if err != nil {
+		r.seq.resume()
+		return nil, nil, err
+	}
+	_, term := r.Leader()
+	return &transferFuture{Future: r.raft.LeadershipTransferToServer(to.ID, to.Address), r: r, term: term}, r.seq.resume, nil
+}
+
+// successor waits until the given voter, or any, has all entries, so that the transfer itself takes no longer than an election. Whoever lacks some would not be elected.
+func (r *Replica) successor(ctx context.Context, to *raft.Server) (*raft.Server, error) {
+	ctx, cancel := context.WithTimeout(ctx, transferReady)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s, any := r.ready(to)
+		if s != nil {
+			return s, nil
+		}
+		if !any {
+			return nil, errors.New("there is no other voter that could be reached")
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no successor has all records yet: %w", ErrBusy)
+		}
+	}
+}
+
+// ready returns the given voter, or any, if it has all entries and its broker is heard. any is false if that will not come.
+func (r *Replica) ready(to *raft.Server) (s *raft.Server, any bool) {
+	_, term := r.Leader()
+	last := r.raft.LastIndex()
+	for _, s := range r.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage != raft.Voter || s.ID == r.cfg.LocalID || to != nil && s.ID != to.ID || r.group.Gone(s.Address) {
+			continue
+		}
+		if f, ok := r.group.Follower(s.ID, term); ok && f.Match >= last {
+			return &s, true
+		}
+		any = true
+	}
+	return nil, any
+}
+
+// transferFuture ends a transfer that takes too long by giving up leadership, since raft has no other way to end it and refuses proposals meanwhile: whoever is elected then goes on.
+type transferFuture struct {
+	raft.Future
+	r    *Replica
+	term uint64
+}
+
+// Error implements raft.Future.
+func (f *transferFuture) Error() error {
+	done := make(chan error, 1)
+	go func() { done <- f.Future.Error() }()
+	timer := time.NewTimer(transferMax)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+	}
+	f.r.group.StepDown(f.term)
+	return <-done
+}

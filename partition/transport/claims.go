@@ -1,0 +1,604 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Claims: which groups a broker leads, told to each broker that follows it in some, twice a second, in one frame.
+//
+// They take the place of raft's heartbeats, which cost an idle group several messages a second for each follower, each of which wakes goroutines on both sides. A claim costs 32
+// bytes of a frame and some table look-ups, for all groups together on one goroutine per broker. Raft's own heartbeats go on, ten times to twenty times rarer, as a fallback, and whenever a leader is to be
+// confirmed (VerifyLeader). What claims give is what was made of those:
+//
+//   - A leader knows when each follower's broker last agreed with it, and gives up without a quorum of those (package election).
+//   - A follower knows that its leader still leads. A leader that no longer does says so in the next frame, which leaves at once; and one that merely ceases to claim is not
+//     believed in for longer than a few rounds.
+//   - A follower that does not know its leader yet, or is in another term, is told, or tells.
+//   - A follower learns what is committed, without an append.
+//
+// A frame lists all claims as of one moment, so that what is missing means something. Who learns of a leader by other ways than its frames (an append on another connection) may be told by a frame
+// that was on its way already; so absence counts only after several rounds and the time that these take.
+
+const (
+	claimsPerFrame = 16 << 10 // 32 bytes each
+	claimBytes     = 32
+	endedPerFrame  = 16 << 10
+	claimsMissed   = 3                     // so many rounds without a claim end a leadership in a follower's eyes
+	claimsUnheard  = 8                     // so many rounds without an answer, and none is sent until one comes
+	claimPause     = 10 * time.Millisecond // between a notice and the round that it starts: others join
+)
+
+// refusal says why a follower's broker does not agree with a claim. The numbers are the protocol's.
+type refusal uint8
+
+const (
+	refusedUnknown refusal = 1 // there is no such replica
+	refusedUnaware refusal = 2 // it does not know this leader yet
+	refusedStale   refusal = 3 // it is in a later term
+)
+
+// Claim is what a replica wants its followers told.
+type Claim struct {
+	Term    uint64 // in which it leads; 0: it does not lead
+	Commit  uint64 // its commit index
+	Servers []raft.Server
+}
+
+// Claimant is a replica as claims see it. Its methods are called on the transport's goroutines, several at a time, and must not block.
+type Claimant interface {
+	// Round is called in each round.
+	Round() Claim
+	// Following returns the replica's term, whom it takes for its leader, and its commit index.
+	Following() (term uint64, leader raft.ServerAddress, id raft.ServerID, commit uint64)
+	// LeaderEnded tells a follower that its leader says that it no longer leads.
+	LeaderEnded()
+	// Overtaken tells a leader that a follower is in a later term.
+	Overtaken(term uint64)
+}
+
+// groupClaims is what a group knows of claims, its own and its leader's.
+type groupClaims struct {
+	mu    sync.Mutex
+	term  uint64 // as leader: claimed in the last round, or 0
+	peers []claimed
+
+	// As follower: the leader that is believed in, and when it last claimed.
+	leader     raft.ServerAddress
+	leaderTerm uint64
+	round      uint64        // of the leader's broker
+	at         time.Duration // of the transport's clock
+	ended      uint64        // the term in which the leader said that it ended
+}
+
+// claimed is a follower as its leader sees it.
+type claimed struct {
+	id      raft.ServerID
+	addr    raft.ServerAddress
+	hash    uint64
+	first   uint64        // the first round that went to it in this term
+	refused uint64        // the last round that it did not agree with
+	contact time.Duration // when the last round was sent that it agreed with; 0: none
+	since   time.Duration // when the first was
+}
+
+// claimList is what goes to one peer in a round.
+type claimList struct {
+	claims encoder
+	count  int
+	ended  []endedClaim
+}
+
+type endedClaim struct {
+	group GroupID
+	term  uint64
+}
+
+// claimsOut is what is known of the rounds sent to one peer. It is the claim goroutine's and its connections' readers'.
+type claimsOut struct {
+	mu      sync.Mutex
+	conn    *conn
+	sent    []sentRound // without an answer, oldest first
+	acked   uint64      // the newest round answered
+	ackedAt time.Duration
+}
+
+type sentRound struct {
+	round uint64
+	at    time.Duration
+}
+
+// SetClaimant starts claims for the group. Until then, none are made, and those of others are refused.
+func (g *Group) SetClaimant(c Claimant) { g.claimant.Store(&c) }
+
+// TellClaims has a round made at once: leadership has changed.
+func (g *Group) TellClaims() { g.t.tellClaims() }
+
+func (t *Transport) tellClaims() {
+	select {
+	case t.claimKick <- struct{}{}:
+	default:
+	}
+}
+
+// Disowned tells whether the leader of a term, as this replica takes it, has said, or shown by not claiming it for some rounds, that it does not lead. Its broker is heard meanwhile: that one which is not is
+// Gone is another matter.
+func (g *Group) Disowned(leader raft.ServerAddress, term uint64) bool {
+	now, round := g.t.now(), g.t.roundsOf(leader)
+	s := &g.claims
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leader != leader || s.leaderTerm != term {
+		s.leader, s.leaderTerm, s.round, s.at, s.ended = leader, term, round, now, 0
+	}
+	return s.ended == term || round >= s.round+claimsMissed && now-s.at >= claimsMissed*g.t.cfg.ClaimEvery
+}
+
+// Silence returns for how long a server has not agreed that this replica leads. A process that stood still, or was not given a processor, counts only from when it went on. ok
+// is false if no claim of the term went to the server yet.
+func (g *Group) Silence(id raft.ServerID, term uint64) (silence time.Duration, ok bool) {
+	s := &g.claims
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.term != term {
+		return 0, false
+	}
+	for i := range s.peers {
+		if p := &s.peers[i]; p.id == id {
+			p.look(g.t.peer(p.addr))
+			return g.t.now() - max(p.contact, p.since, time.Duration(g.t.resumed.Load())), true
+		}
+	}
+	return 0, false
+}
+
+// look takes in what the peer's broker has answered.
+func (p *claimed) look(of *peer) {
+	of.claims.mu.Lock()
+	defer of.claims.mu.Unlock()
+	if acked := of.claims.acked; acked >= p.first && acked > p.refused {
+		p.contact = max(p.contact, of.claims.ackedAt)
+	}
+}
+
+// claimLoop makes a round every ClaimEvery, and when somebody has news.
+func (t *Transport) claimLoop() {
+	tick := time.NewTicker(t.cfg.ClaimEvery)
+	defer tick.Stop()
+	pause := time.NewTimer(claimPause)
+	defer pause.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-t.claimKick:
+			pause.Reset(claimPause)
+			select {
+			case <-pause.C:
+			case <-t.ctx.Done():
+				return
+			}
+		case <-t.ctx.Done():
+			return
+		}
+		t.claimRound(t.now())
+	}
+}
+
+// claimRound asks all groups and tells the peers.
+func (t *Transport) claimRound(now time.Duration) {
+	late := now-t.claimedAt > max(4*t.cfg.ClaimEvery, t.cfg.SilentAfter)
+	if late {
+		t.resumed.Store(int64(now))
+	}
+	t.claimedAt = now
+	t.claimNo++
+	for _, g := range t.allGroups() {
+		g.claimIn(now)
+	}
+	for _, e := range t.takeEnded() {
+		t.listFor(e.to).end(e.endedClaim)
+	}
+	for addr, l := range t.claimLists {
+		t.sendClaims(addr, l, now, late)
+	}
+}
+
+func (t *Transport) allGroups() []*Group {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	all := t.claimGroups[:0]
+	for _, g := range t.groups {
+		all = append(all, g)
+	}
+	clear(all[len(all):cap(all)])
+	t.claimGroups = all
+	return all
+}
+
+// listFor returns the list for a peer. One that was told something once is told for ever, if only that there is nothing: what it believes has to end some time.
+func (t *Transport) listFor(addr raft.ServerAddress) *claimList {
+	l := t.claimLists[addr]
+	if l == nil {
+		l = &claimList{}
+		t.claimLists[addr] = l
+	}
+	return l
+}
+
+func (l *claimList) end(e endedClaim) {
+	if len(l.ended) < endedPerFrame { // else absence tells
+		l.ended = append(l.ended, e)
+	}
+}
+
+// claimIn adds the group's claims to the lists of its followers' brokers.
+func (g *Group) claimIn(now time.Duration) {
+	fn := g.claimant.Load()
+	if fn == nil {
+		return
+	}
+	c := (*fn).Round() // before the lock: it calls back
+	s := &g.claims
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.term != c.Term {
+		for _, p := range s.peers {
+			g.t.listFor(p.addr).end(endedClaim{g.id, s.term})
+		}
+		s.term, s.peers = c.Term, nil
+	}
+	if c.Term == 0 {
+		return
+	}
+	for _, server := range c.Servers {
+		if server.Address == g.t.cfg.Local {
+			continue
+		}
+		p := s.peer(server, g.t.claimNo, now)
+		p.look(g.t.peer(p.addr))
+		match, _ := g.Follower(server.ID, c.Term)
+		l := g.t.listFor(p.addr)
+		l.claims.u64(uint64(g.id))
+		l.claims.u64(p.hash)
+		l.claims.u64(c.Term)
+		l.claims.u64(min(c.Commit, match.Match))
+		l.count++
+	}
+}
+
+func (s *groupClaims) peer(server raft.Server, round uint64, now time.Duration) *claimed {
+	for i := range s.peers {
+		if p := &s.peers[i]; p.id == server.ID && p.addr == server.Address {
+			return p
+		}
+	}
+	s.peers = append(s.peers, claimed{id: server.ID, addr: server.Address, hash: serverHash(server.ID), first: round, since: now})
+	return &s.peers[len(s.peers)-1]
+}
+
+// lastClaims has the followers of a group that closes told in the next round.
+func (g *Group) lastClaims() {
+	s := &g.claims
+	s.mu.Lock()
+	term, peers := s.term, s.peers
+	s.term, s.peers = 0, nil
+	s.mu.Unlock()
+	if term == 0 {
+		return
+	}
+	g.t.endedMu.Lock()
+	for _, p := range peers {
+		if len(g.t.ended) < endedPerFrame {
+			g.t.ended = append(g.t.ended, endedFor{p.addr, endedClaim{g.id, term}})
+		}
+	}
+	g.t.endedMu.Unlock()
+	g.t.tellClaims()
+}
+
+type endedFor struct {
+	to raft.ServerAddress
+	endedClaim
+}
+
+func (t *Transport) takeEnded() []endedFor {
+	t.endedMu.Lock()
+	defer t.endedMu.Unlock()
+	ended := t.ended
+	t.ended = nil
+	return ended
+}
+
+// sendClaims sends a list and empties it. A peer that cannot be reached now is dialled for the next round.
+func (t *Transport) sendClaims(addr raft.ServerAddress, l *claimList, now time.Duration, late bool) {
+	p := t.peer(addr)
+	c, _, _ := p.line(purposeControl)
+	if c == nil {
+		l.reset(true)
+		return
+	}
+	stuck, ok := p.claims.sending(c, t.claimNo, now, t.cfg.ControlTimeout)
+	if stuck && !late {
+		t.stalled(addr, now) // as when a request waits in vain
+	}
+	if !ok {
+		l.reset(true)
+		return
+	}
+	for claims := l.claims.b; ; {
+		n := min(len(claims)/claimBytes, claimsPerFrame)
+		e, pooled := newEncoder(32 + n*claimBytes)
+		more := uint8(0)
+		if len(claims) > n*claimBytes {
+			more = 1
+		}
+		e.u64(t.claimNo)
+		e.u8(more)
+		e.u32(uint32(n))
+		e.b = append(e.b, claims[:n*claimBytes]...)
+		claims = claims[n*claimBytes:]
+		if more == 1 {
+			e.u32(0)
+		} else {
+			e.u32(uint32(len(l.ended)))
+			for _, x := range l.ended {
+				e.u64(uint64(x.group))
+				e.u64(x.term)
+			}
+		}
+		c.post(seal(header{kind: kindClaims}, e, pooled))
+		if more == 0 {
+			break
+		}
+	}
+	t.stats.Claims.Add(uint64(l.count))
+	l.reset(false)
+}
+
+// reset empties a list; what has ended is kept if it could not be sent.
+func (l *claimList) reset(keepEnded bool) {
+	l.claims.b, l.count = l.claims.b[:0], 0
+	if !keepEnded {
+		l.ended = nil
+	}
+}
+
+// sending notes a round that is about to be sent. It is not ok if too many are unanswered; stuck if one has been for as long as patience and the connection is silent.
+func (o *claimsOut) sending(c *conn, round uint64, now, patience time.Duration) (stuck, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.conn != c {
+		o.conn, o.sent = c, nil
+	}
+	if len(o.sent) > 0 {
+		stuck = now-o.sent[0].at >= patience && now-time.Duration(c.lastRead.Load()) >= patience
+	}
+	if len(o.sent) >= claimsUnheard {
+		return stuck, false
+	}
+	o.sent = append(o.sent, sentRound{round, now})
+	return stuck, true
+}
+
+// answered notes the answer to a round, and returns false for one that was not sent, or was given up, on this connection.
+func (o *claimsOut) answered(c *conn, round uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i, s := range o.sent {
+		if s.round == round && o.conn == c {
+			o.acked, o.ackedAt = round, s.at
+			o.sent = append(o.sent[:0], o.sent[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// roundsOf counts the complete rounds that have come from a peer.
+func (t *Transport) roundsOf(peer raft.ServerAddress) uint64 {
+	t.endedMu.Lock()
+	defer t.endedMu.Unlock()
+	return t.heardRounds[peer]
+}
+
+// serveClaims judges a frame of claims and answers it.
+func (c *conn) serveClaims(payload []byte) error {
+	d := &decoder{b: payload}
+	round, more := d.u64(), d.u8()
+	e, pooled := newEncoder(64)
+	e.u64(round)
+	e.u8(more)
+	at := len(e.b)
+	e.u32(0)
+	refused := uint32(0)
+	for n := d.u32(); n > 0 && d.err == nil; n-- {
+		id, target, term, commit := GroupID(d.u64()), d.u64(), d.u64(), d.u64()
+		if d.err != nil {
+			break
+		}
+		if why, theirs := c.t.judgeClaim(c.peer, id, target, term, commit); why != 0 {
+			e.u64(uint64(id))
+			e.u8(uint8(why))
+			e.u64(theirs)
+			refused++
+		}
+	}
+	for n := d.u32(); n > 0 && d.err == nil; n-- {
+		if id, term := GroupID(d.u64()), d.u64(); d.err == nil {
+			c.t.claimEnded(c.peer, id, term)
+		}
+	}
+	if err := d.end(); err != nil {
+		return err
+	}
+	if more == 0 {
+		c.t.countRound(c.peer)
+	}
+	le.PutUint32(e.b[at:], refused)
+	c.post(seal(header{kind: kindClaimsReply}, e, pooled))
+	return nil
+}
+
+func (t *Transport) countRound(peer raft.ServerAddress) {
+	t.endedMu.Lock()
+	defer t.endedMu.Unlock()
+	if _, known := t.heardRounds[peer]; known || len(t.heardRounds) < maxPeers {
+		t.heardRounds[peer]++
+	}
+}
+
+// judgeClaim returns 0 if the group's replica follows that leader in that term; else why not, and its term.
+func (t *Transport) judgeClaim(peer raft.ServerAddress, id GroupID, target, term, commit uint64) (refusal, uint64) {
+	g := t.group(id)
+	if g == nil || !g.meant(target) {
+		return refusedUnknown, 0
+	}
+	fn := g.claimant.Load()
+	if fn == nil {
+		return refusedUnknown, 0
+	}
+	ours, leader, leaderID, committed := (*fn).Following()
+	switch {
+	case ours > term:
+		return refusedStale, ours
+	case ours < term || leader != peer:
+		return refusedUnaware, ours
+	}
+	round := t.roundsOf(peer)
+	s := &g.claims
+	s.mu.Lock()
+	s.leader, s.leaderTerm, s.round, s.at, s.ended = peer, term, round, t.now(), 0
+	s.mu.Unlock()
+	if commit > committed {
+		g.committed(peer, leaderID, term, commit)
+	}
+	return 0, 0
+}
+
+// committed tells raft what its leader has committed, as an append without entries would. The leader named only what this server has acknowledged to it in the same term, so the
+// log here agrees with the leader's up to there.
+func (g *Group) committed(leader raft.ServerAddress, id raft.ServerID, term, commit uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ended || len(g.consumer) > 0 || len(g.inflight) > 0 {
+		return // what waits may tell, or the next round does
+	}
+	addr := g.EncodePeer(id, leader)
+	g.tellSelf(&raft.AppendEntriesRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: addr},
+		Term:      term, Leader: addr, LeaderCommitIndex: commit,
+	})
+}
+
+// claimEnded is a peer's word that it no longer leads a group in a term.
+func (t *Transport) claimEnded(peer raft.ServerAddress, id GroupID, term uint64) {
+	g := t.group(id)
+	if g == nil {
+		return
+	}
+	fn := g.claimant.Load()
+	if fn == nil {
+		return
+	}
+	ours, leader, _, _ := (*fn).Following()
+	if ours != term || leader != peer {
+		return
+	}
+	s := &g.claims
+	s.mu.Lock()
+	if s.leader != leader || s.leaderTerm != term {
+		s.leader, s.leaderTerm, s.round, s.at = leader, term, 0, t.now()
+	}
+	s.ended = term
+	s.mu.Unlock()
+	(*fn).LeaderEnded()
+}
+
+// claimsReply takes in the answer to a round's frame.
+func (c *conn) claimsReply(payload []byte) error {
+	d := &decoder{b: payload}
+	round, more := d.u64(), d.u8()
+	for n := d.u32(); n > 0 && d.err == nil; n-- {
+		id, why, term := GroupID(d.u64()), refusal(d.u8()), d.u64()
+		if d.err == nil {
+			c.t.claimRefused(c.peer, round, id, why, term)
+		}
+	}
+	if err := d.end(); err != nil {
+		return err
+	}
+	if more == 0 {
+		c.t.peer(c.peer).claims.answered(c, round)
+	}
+	return nil
+}
+
+// claimRefused: a follower does not agree. One that does not know its leader is told by a heartbeat in raft's name.
+func (t *Transport) claimRefused(peer raft.ServerAddress, round uint64, id GroupID, why refusal, theirs uint64) {
+	g := t.group(id)
+	if g == nil {
+		return
+	}
+	s := &g.claims
+	s.mu.Lock()
+	term, server := s.term, raft.ServerID("")
+	for i := range s.peers {
+		if p := &s.peers[i]; p.addr == peer {
+			p.look(t.peer(peer)) // what counted until now
+			p.refused = max(p.refused, round)
+			server = p.id
+		}
+	}
+	s.mu.Unlock()
+	fn := g.claimant.Load()
+	if term == 0 || server == "" || fn == nil {
+		return
+	}
+	switch {
+	case why == refusedUnaware:
+		g.introduce(server, peer, term)
+	case why == refusedStale && theirs > term:
+		(*fn).Overtaken(theirs)
+	}
+}
+
+// introduce sends a heartbeat to a follower without waiting for the answer, which the next round gives.
+func (g *Group) introduce(server raft.ServerID, target raft.ServerAddress, term uint64) {
+	c, _, _ := g.t.peer(target).line(purposeControl)
+	if c == nil {
+		return
+	}
+	h := g.header()
+	c.beats.add(g.opts.Prompt, func(e *encoder) {
+		e.u64(0) // no request has this number
+		e.u64(uint64(g.id))
+		e.u64(serverHash(server))
+		e.u64(term)
+		e.names(h, h.Addr)
+	})
+}
+
+var errBack = errors.New("the broker is away")
+
+// awaitBack waits for a broker for which there is evidence that it is gone, so that raft's heartbeat reaches it as soon as it is back; hashicorp/raft would wait ever longer between
+// attempts that fail. It gives up after AwayMax.
+func (g *Group) awaitBack(peer raft.ServerAddress) error {
+	back := g.t.back(peer)
+	if back == nil {
+		return nil
+	}
+	timer := time.NewTimer(g.t.cfg.AwayMax)
+	defer timer.Stop()
+	select {
+	case <-back:
+		return nil
+	case <-g.closed:
+		return ErrGroupClosed
+	case <-timer.C:
+		return fmt.Errorf("broker %s: %w: %w", peer, ErrUnreachable, errBack)
+	}
+}
