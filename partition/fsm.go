@@ -54,6 +54,7 @@ func (f *fsm) applyAll(logs []*raft.Log, out []any, sum *applySummary) error {
 		if err := f.saveBoundaries(raftlog.Index(l.Index)); err != nil {
 			return err
 		}
+		f.state.noteMarks(raftlog.Index(l.Index))
 		res, err := f.state.apply(l)
 		if err != nil {
 			return err

@@ -24,6 +24,7 @@ type state struct {
 	config      raft.Configuration // the last committed one
 	configIndex raftlog.Index
 	host        Machine // nil: none
+	marks       marks   // digests, see digest.go
 }
 
 // applyResult is what the state machine answers for one entry.
@@ -88,7 +89,7 @@ func (s *state) applyBatch(l *raft.Log) (applyResult, error) {
 		return applyResult{}, err // Accept has parsed the same bytes
 	}
 	s.next = after
-	s.digest = mixDigest(s.digest, h.BaseOffset, h.CRC)
+	s.digest = mixDigest(s.digest, h.BaseOffset, record.Checksum(l.Data))
 	s.tickWriting()
 	if h.Idempotent() {
 		s.producers.record(h, s.writing)
@@ -115,7 +116,8 @@ func (s *state) applyTrim(b []byte) (applyResult, error) {
 	return res, nil
 }
 
-// mixDigest folds one accepted batch into the running digest: the CRC covers the records, the offset their place. Not cryptographic; two
+// mixDigest folds one accepted batch into the running digest: the CRC covers the records, the offset their place. It is that of the bytes as they are here,
+// and not what the batch says of itself: memory that fails between the network and the disk changes the one and not the other. Not cryptographic; two
 // replicas that agree on it hold the same batches.
 func mixDigest(d uint64, base record.Offset, crc uint32) uint64 {
 	const prime1, prime2 = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F // xxhash's
@@ -161,6 +163,7 @@ func (s *state) restore(cp raftlog.Checkpoint) error {
 	snap.machine = nil
 	s.snapshot = *snap
 	s.applied, s.appliedTerm = cp.Index, cp.Term
+	s.marks = marks{since: cp.Index}
 	s.config, s.configIndex = cp.Configuration, cp.ConfigurationIndex
 	return nil
 }

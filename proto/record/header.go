@@ -143,6 +143,14 @@ func putHeader(b []byte, h Header) {
 // checksum is the CRC of one whole batch: of all that follows the CRC field, so that offset and epoch can be stamped without it.
 func checksum(batch []byte) uint32 { return crc32.Checksum(batch[posAttributes:], castagnoli) }
 
+// Checksum is the CRC of a batch's bytes as they are, which its header should say; 0 if it is too short to have one.
+func Checksum(batch []byte) uint32 {
+	if len(batch) < posAttributes {
+		return 0
+	}
+	return checksum(batch)
+}
+
 // seal writes the CRC of one whole batch.
 func seal(batch []byte) { binary.BigEndian.PutUint32(batch[posCRC:], checksum(batch)) }
 
