@@ -13,12 +13,11 @@ SCENARIO  ?= all
 TIME      ?= 20s
 # Packages that a run is about; for instance: make test PKGS=./raftlog/...
 PKGS      ?= ./...
-
-.DEFAULT_GOAL := help
-# For bench-peers: ARGS=-quick, or ARGS='-rows produce-1k -reps 5'; see scripts/benchpeers/README.md.
+# For bench, for instance ARGS='-flags "--record-bytes 100"'; for bench-peers ARGS=-quick (see scripts/benchpeers/README.md).
 ARGS      ?=
 
-.PHONY: bench-peers help check-go build install demo chaos test race conformance fmt vet lint proto proto-check ci clean
+.DEFAULT_GOAL := help
+.PHONY: bench bench-peers help check-go build install demo chaos test race conformance fmt vet lint proto proto-check ci clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +38,10 @@ demo: build ## Three brokers, 20,000 events, a leader killed, everything checked
 chaos: build ## Attack real brokers and judge the result; SCENARIO=kill-leader (or all, list), TIME=20s of faults each, SEED=
 	@$(GO) build -o bin/chaos ./scripts/chaos
 	@./bin/chaos -flotilla bin/flotilla -scenario $(SCENARIO) -time $(TIME) $(if $(SEED),-seed $(SEED))
+
+bench: build ## Measure three brokers, with CPU profiles of all in bin/profiles
+	@$(GO) build -o bin/bench ./scripts/bench
+	@./bin/bench -flotilla bin/flotilla -profiles bin/profiles $(ARGS)
 
 bench-peers: build ## Measure Flotilla beside NATS JetStream; ARGS=-quick for a short run
 	cd scripts/benchpeers && $(GO) build -o ../../bin/nats-server github.com/nats-io/nats-server/v2 && $(GO) build -o ../../bin/benchpeers .

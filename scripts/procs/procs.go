@@ -36,14 +36,16 @@ type Config struct {
 	Extra  []string // flags for each broker
 	// Kafka gives each broker a Kafka listener on a free port; where Hosts is set, Hosts decides.
 	Kafka bool
+	// Metrics gives each broker an HTTP listener for metrics and profiles on a free port; where Hosts is set, Hosts decides.
+	Metrics bool
 	// Hosts are the addresses of broker i; nil: free ports on loopback.
 	Hosts func(i int) Addresses
 	// Wrap makes the command line that runs broker i's, for instance in a network namespace. It must end up as the same process. nil: as it is.
 	Wrap func(i int, argv []string) []string
 }
 
-// Addresses are where a broker listens, as host:port. Without Kafka it has no Kafka listener.
-type Addresses struct{ GRPC, Peer, Gossip, Kafka string }
+// Addresses are where a broker listens, as host:port. Without Kafka or Metrics it has no such listener.
+type Addresses struct{ GRPC, Peer, Gossip, Kafka, Metrics string }
 
 type process struct {
 	cmd   *exec.Cmd
@@ -91,19 +93,22 @@ func addresses(cfg Config) ([]Addresses, error) {
 		if cfg.Kafka {
 			addrs[i].Kafka = loopback(p[3])
 		}
+		if cfg.Metrics {
+			addrs[i].Metrics = loopback(p[4])
+		}
 	}
 	return addrs, err
 }
 
-// freePorts finds four ports for each of n brokers, all held until the last one is found.
-func freePorts(n int) ([][4]int, error) {
+// freePorts finds five ports for each of n brokers, all held until the last one is found.
+func freePorts(n int) ([][5]int, error) {
 	var held []net.Listener
 	defer func() {
 		for _, l := range held {
 			_ = l.Close()
 		}
 	}()
-	found := make([][4]int, n)
+	found := make([][5]int, n)
 	for i := range found {
 		for j := range found[i] {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -127,6 +132,9 @@ func (c *Cluster) Addrs() []string {
 	}
 	return addrs
 }
+
+// MetricsAddr is where broker i serves metrics and profiles, if Config.Metrics asked for that.
+func (c *Cluster) MetricsAddr(i int) string { return c.addrs[i].Metrics }
 
 // KafkaAddrs are where Kafka clients connect, of the brokers that have such a listener.
 func (c *Cluster) KafkaAddrs() []string {
@@ -178,6 +186,7 @@ func (c *Cluster) command(i int) []string {
 	argv := append([]string{c.cfg.Binary, "broker",
 		"--id", strconv.Itoa(i + 1), "--data-dir", c.Dir(i),
 		"--grpc-addr", a.GRPC, "--peer-addr", a.Peer, "--gossip-addr", a.Gossip, "--kafka-addr", a.Kafka,
+		"--metrics-addr", a.Metrics, "--pprof=" + strconv.FormatBool(a.Metrics != ""),
 		"--join", strings.Join(join, ","), "--bootstrap-expect", strconv.Itoa(c.cfg.Expect)}, c.cfg.Extra...)
 	if c.cfg.Wrap != nil {
 		return c.cfg.Wrap(i, argv)
@@ -256,8 +265,13 @@ func (c *Cluster) Stop(i int, patience time.Duration) error {
 	select {
 	case <-p.ended:
 	case <-time.After(patience):
+		_ = p.cmd.Process.Signal(syscall.SIGQUIT) // its log then ends with what it waits for
+		select {
+		case <-p.ended:
+		case <-time.After(2 * time.Second):
+		}
 		c.Kill(i)
-		return fmt.Errorf("broker %d did not stop within %s; its log ends with:\n%s", i+1, patience, c.LogTail(i))
+		return fmt.Errorf("broker %d did not stop within %s; the stacks of its goroutines are in its log", i+1, patience)
 	}
 	c.procs[i] = nil
 	if !p.cmd.ProcessState.Success() {
