@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,411 +12,360 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/flotilla-log/flotilla/broker/api"
-	"github.com/flotilla-log/flotilla/broker/brokertest"
+	flotilla "github.com/flotilla-log/flotilla/client"
 )
 
-func franz(t testing.TB, c *brokertest.Cluster, opts ...kgo.Opt) *kgo.Client {
+type franz struct{}
+
+func TestFranz(t *testing.T) { scenario(t, franz{}) }
+
+func (franz) title(t *testing.T) string {
+	return "franz-go " + version(t, "github.com/twmb/franz-go")
+}
+func (franz) traits() traits { return traits{allCodecs, true, allOperations()} }
+
+var franzCodecs = map[string]kgo.CompressionCodec{
+	"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(), "lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+}
+
+type franzProducer struct {
+	acks
+	t     *testing.T
+	cl    *kgo.Client
+	topic string
+}
+
+func (franz) produce(t *testing.T, c *cluster, topic, codec string) producer {
 	t.Helper()
-	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(seeds(c)...)}, opts...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cl.Close)
-	return cl
+	return &franzProducer{t: t, cl: c.client(t, kgo.ProducerBatchCompression(franzCodecs[codec])), topic: topic}
 }
 
-// produceFranz sends the values from to to-1, keyed, and waits for all of them.
-func produceFranz(t testing.TB, cl *kgo.Client, topic string, from, to int) {
+func (p *franzProducer) send(i int) error {
+	p.sent++
+	p.cl.Produce(context.Background(), &kgo.Record{Topic: p.topic, Key: []byte(key(i)), Value: []byte(value(i))}, func(_ *kgo.Record, err error) { p.ack(err) })
+	return nil
+}
+
+func (p *franzProducer) close() error {
+	defer p.cl.Close()
+	return errors.Join(p.cl.Flush(testContext(p.t)), p.verdict())
+}
+
+func (franz) join(t *testing.T, c *cluster, group, topic string, show *readings) member {
 	t.Helper()
-	ctx := testContext(t)
-	var mu sync.Mutex
-	var failed error
-	for i := from; i < to; i++ {
-		cl.Produce(ctx, &kgo.Record{Topic: topic, Key: []byte(key(i)), Value: []byte(value(i))}, func(_ *kgo.Record, err error) {
-			mu.Lock()
-			failed = errors.Join(failed, err)
-			mu.Unlock()
-		})
-	}
-	if err := cl.Flush(ctx); err != nil {
-		t.Fatal(err)
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	if failed != nil {
-		t.Fatal(failed)
-	}
-}
-
-// pollFranz reads until done.
-func pollFranz(t testing.TB, cl *kgo.Client, each func(*kgo.Record), done func() bool) {
-	t.Helper()
-	ctx := testContext(t)
-	for !done() {
-		fs := cl.PollFetches(ctx)
-		if err := fs.Err0(); err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range fs.Errors() {
-			t.Fatalf("%s/%d: %v", e.Topic, e.Partition, e.Err)
-		}
-		fs.EachRecord(each)
-	}
-}
-
-func TestFranz(t *testing.T) {
-	c := brokertest.Start(t, brokertest.Options{})
-	feature(t, "franz-go", "compression", func(t *testing.T) { franzCompression(t, c) })
-	feature(t, "franz-go", "group", func(t *testing.T) { franzGroup(t, c) })
-	feature(t, "franz-go", "resume", func(t *testing.T) { franzResume(t, c) })
-	feature(t, "franz-go", "seek", func(t *testing.T) { franzSeek(t, c) })
-	feature(t, "franz-go", "admin", func(t *testing.T) { franzAdmin(t, c) })
-	feature(t, "franz-go", "autocreate", func(t *testing.T) { franzAutoCreate(t, c) })
-	feature(t, "franz-go", "both front ends", func(t *testing.T) { franzAndNative(t, c) })
-	feature(t, "franz-go", "leader kill", func(t *testing.T) { franzLeaderKill(t, c) })
-}
-
-func franzCompression(t *testing.T, c *brokertest.Cluster) {
-	for name, codec := range map[string]kgo.CompressionCodec{
-		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(), "lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
-	} {
-		t.Run(name, func(t *testing.T) {
-			topic := "franz-" + name
-			c.CreateTopic(topic, 3, 3)
-			produceFranz(t, franz(t, c, kgo.ProducerBatchCompression(codec)), topic, 0, 1000)
-			got, where := seen{}, map[string]int32{}
-			consumer := franz(t, c, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
-			pollFranz(t, consumer, func(r *kgo.Record) {
-				got[string(r.Value)]++
-				if p, ok := where[string(r.Key)]; ok && p != r.Partition {
-					t.Errorf("key %s is in partitions %d and %d", r.Key, p, r.Partition)
-				}
-				where[string(r.Key)] = r.Partition
-			}, func() bool { return len(got) == 1000 })
-			if err := got.exactly(1000); err != nil {
-				t.Fatal(err)
-			}
-		})
-	}
-}
-
-// member is a consumer of a group that reads into a common count.
-type member struct {
-	cl   *kgo.Client
-	stop context.CancelFunc
-	done chan struct{}
-}
-
-type readings struct {
-	mu     sync.Mutex
-	got    seen
-	errors []error
-}
-
-func (r *readings) check(f func(seen) error) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return errors.Join(append(r.errors, f(r.got))...)
-}
-
-func startMember(t testing.TB, c *brokertest.Cluster, r *readings, groupID, topic string, opts ...kgo.Opt) *member {
-	m := &member{done: make(chan struct{})}
-	m.cl = franz(t, c, append([]kgo.Opt{
-		kgo.ConsumerGroup(groupID), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.HeartbeatInterval(200 * time.Millisecond), kgo.AutoCommitInterval(200 * time.Millisecond),
-	}, opts...)...)
-	var ctx context.Context
-	ctx, m.stop = context.WithCancel(context.Background())
+	cl := c.client(t, kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.HeartbeatInterval(300*time.Millisecond), kgo.AutoCommitInterval(300*time.Millisecond))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
 	go func() {
-		defer close(m.done)
+		defer close(done)
 		for {
-			fs := m.cl.PollFetches(ctx)
+			fs := cl.PollFetches(ctx)
 			if ctx.Err() != nil || fs.IsClientClosed() {
 				return
 			}
-			r.mu.Lock()
-			for _, e := range fs.Errors() {
-				r.errors = append(r.errors, e.Err)
+			if err := fs.Err(); err != nil {
+				show.fail(err)
 			}
-			fs.EachRecord(func(rec *kgo.Record) { r.got[string(rec.Value)]++ })
-			r.mu.Unlock()
+			show.add(readingsOf(fs.Records())...)
 		}
 	}()
-	return m
+	return stopper(func() error { cancel(); <-done; cl.Close(); return nil })
 }
 
-func (m *member) close() {
-	m.stop()
-	<-m.done
-	m.cl.Close()
+func (franz) seek(t *testing.T, c *cluster, topic string, partition int32, by string, at int64) (reading, error) {
+	offset := kgo.NewOffset().At(at)
+	if by == "time" {
+		offset = kgo.NewOffset().AfterMilli(at)
+	}
+	cl := c.client(t, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: offset}}))
+	defer cl.Close()
+	fs := cl.PollFetches(testContext(t))
+	if rs := fs.Records(); len(rs) > 0 {
+		return readingOf(rs[0]), nil
+	}
+	return reading{}, cmpErr(fs.Err())
 }
 
-func franzGroup(t *testing.T, c *brokertest.Cluster) {
-	const topic, groupID = "franz-group", "franz-three"
-	c.CreateTopic(topic, 6, 3)
-	producer := franz(t, c)
-	adm := kadm.NewClient(producer)
-	r := &readings{got: seen{}}
-	var members []*member
-	for range 3 {
-		members = append(members, startMember(t, c, r, groupID, topic))
+// cmpErr is err, or that nothing came.
+func cmpErr(err error) error {
+	if err == nil {
+		return errors.New("nothing was read")
 	}
-	produceFranz(t, producer, topic, 0, 3000)
-	eventually(t, "all is read", func() error { return r.check(func(s seen) error { return s.missing(3000) }) })
-	await := func(n int) {
-		eventually(t, fmt.Sprintf("%d members share 6 partitions", n), func() error {
-			d, err := adm.DescribeGroups(testContext(t), groupID)
-			if err != nil {
-				return err
-			}
-			g := d[groupID]
-			if g.State != "Stable" || len(g.Members) != n || len(g.AssignedPartitions()[topic]) != 6 {
-				return fmt.Errorf("%+v", g)
-			}
-			return nil
-		})
-	}
-	await(3)
-	members[0].close()
-	await(2)
-	produceFranz(t, producer, topic, 3000, 6000)
-	eventually(t, "all is read after a rebalance", func() error { return r.check(func(s seen) error { return s.missing(6000) }) })
-	for _, m := range members[1:] {
-		m.close()
-	}
-	if err := r.check(func(s seen) error { return s.exactly(6000) }); err != nil {
-		t.Error(err)
-	}
+	return err
 }
 
-func franzResume(t *testing.T, c *brokertest.Cluster) {
-	const topic, groupID = "franz-resume", "franz-resume"
-	c.CreateTopic(topic, 3, 3)
-	producer := franz(t, c)
-	produceFranz(t, producer, topic, 0, 500)
-	ctx := testContext(t)
-	open := func() *kgo.Client {
-		return franz(t, c, kgo.ConsumerGroup(groupID), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())
-	}
-	got := seen{}
-	first := open()
-	pollFranz(t, first, func(r *kgo.Record) { got[string(r.Value)]++ }, func() bool { return len(got) == 500 })
-	if err := first.CommitUncommittedOffsets(ctx); err != nil {
-		t.Fatal(err)
-	}
-	first.Close()
-	produceFranz(t, producer, topic, 500, 600)
-	second := open()
-	pollFranz(t, second, func(r *kgo.Record) { got[string(r.Value)]++ }, func() bool { return len(got) == 600 })
-	if err := got.exactly(600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func franzSeek(t *testing.T, c *brokertest.Cluster) {
-	const topic = "franz-seek"
-	c.CreateTopic(topic, 1, 3, "retention.ms", "-1") // its records have old times
-	cl := franz(t, c, kgo.ProducerLinger(0))
-	ctx := testContext(t)
-	begin := time.UnixMilli(1_700_000_000_000)
-	for i := range 100 {
-		r := &kgo.Record{Topic: topic, Value: []byte(value(i)), Timestamp: begin.Add(time.Duration(i) * time.Second)}
-		if err := cl.ProduceSync(ctx, r).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
-		if r.Offset != int64(i) {
-			t.Fatalf("record %d has offset %d", i, r.Offset)
-		}
-	}
-	for what, at := range map[string]kgo.Offset{
-		"offset": kgo.NewOffset().At(40), "time": kgo.NewOffset().AfterMilli(begin.Add(39500 * time.Millisecond).UnixMilli()), "from the end": kgo.NewOffset().AtEnd().Relative(-60),
-	} {
-		consumer := franz(t, c, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: at}}))
-		var first *kgo.Record
-		pollFranz(t, consumer, func(r *kgo.Record) {
-			if first == nil {
-				first = r
-			}
-		}, func() bool { return first != nil })
-		if first.Offset != 40 || string(first.Value) != value(40) {
-			t.Errorf("%s: began at %d with %s", what, first.Offset, first.Value)
-		}
-	}
-	max, err := kadm.NewClient(cl).ListMaxTimestampOffsets(ctx, topic)
-	if err != nil || max.Error() != nil {
-		t.Fatal(err, max.Error())
-	}
-	if o, _ := max.Lookup(topic, 0); o.Offset != 99 {
-		t.Errorf("the largest timestamp is at %d", o.Offset)
-	}
-}
-
-func franzAdmin(t *testing.T, c *brokertest.Cluster) {
-	adm := kadm.NewClient(franz(t, c))
-	ctx := testContext(t)
-	created, err := adm.CreateTopics(ctx, 2, 3, map[string]*string{"retention.ms": kadm.StringPtr("86400000")}, "franz-admin")
-	if err != nil || created["franz-admin"].Err != nil {
-		t.Fatal(err, created["franz-admin"].Err)
-	}
-	again, err := adm.CreateTopics(ctx, 2, 3, nil, "franz-admin")
-	if err != nil || !errors.Is(again["franz-admin"].Err, kerr.TopicAlreadyExists) {
-		t.Errorf("creating it again: %v %v", err, again["franz-admin"].Err)
-	}
-	if many, err := adm.CreateTopics(ctx, 1, 9, nil, "franz-too-many"); err != nil || !errors.Is(many["franz-too-many"].Err, kerr.InvalidReplicationFactor) {
-		t.Errorf("nine replicas: %v %v", err, many["franz-too-many"].Err)
-	}
-	if grown, err := adm.UpdatePartitions(ctx, 5, "franz-admin"); err != nil || grown.Error() != nil {
-		t.Fatal(err, grown.Error())
-	}
-	eventually(t, "all brokers know the new partitions", func() error {
-		topics, err := adm.ListTopics(ctx, "franz-admin")
-		if err == nil && len(topics["franz-admin"].Partitions) != 5 {
-			err = fmt.Errorf("topics after growing: %+v", topics)
-		}
-		return err
+func (franz) admin(t *testing.T, c *cluster, s adminStage) (did []string, err error) {
+	a := franzAdmin{adminStage: s, t: t, ctx: testContext(t), adm: kadm.NewClient(c.client(t))}
+	return perform(s, map[string]func() error{
+		"create topic": a.create, "describe topic": a.describe, "describe cluster": a.cluster, "grow partitions": a.grow, "alter configs": a.alter,
+		"describe configs": a.configs, "offsets by time": a.byTime, "delete records": a.deleteRecords, "list groups": a.groups, "describe group": a.describeGroup,
+		"list group offsets": a.offsets, "alter group offsets": a.setOffsets, "delete group offsets": a.deleteOffsets, "delete group": a.deleteGroup,
+		"describe log dirs": a.logDirs, "describe producers": a.producers, "elect leaders": a.elect, "reassign partitions": a.reassign, "delete topic": a.delete,
 	})
-	if altered, err := adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "max.message.bytes", Value: kadm.StringPtr("2097152")}, {Op: kadm.DeleteConfig, Name: "retention.ms"}}, "franz-admin"); err != nil || altered[0].Err != nil {
-		t.Fatal(err, altered)
+}
+
+// franzAdmin is franz-go's admin client and what it is to do.
+type franzAdmin struct {
+	adminStage
+	t   *testing.T
+	ctx context.Context
+	adm *kadm.Client
+}
+
+func (a franzAdmin) create() error {
+	settings := map[string]*string{"retention.ms": kadm.StringPtr("86400000")}
+	made, err := a.adm.CreateTopics(a.ctx, 2, 3, settings, a.topic)
+	if err := errors.Join(err, made.Error()); err != nil {
+		return err
 	}
-	eventually(t, "all brokers know the new settings", func() error {
-		configs, err := adm.DescribeTopicConfigs(ctx, "franz-admin")
-		if err != nil {
-			return err
+	if again, err := a.adm.CreateTopics(a.ctx, 2, 3, settings, a.topic); err != nil || !errors.Is(again.Error(), kerr.TopicAlreadyExists) {
+		return fmt.Errorf("creating it again: %v %v", err, again.Error())
+	}
+	if many, err := a.adm.CreateTopics(a.ctx, 1, 9, nil, "admin-nine"); err != nil || !errors.Is(many.Error(), kerr.InvalidReplicationFactor) {
+		return fmt.Errorf("nine replicas: %v %v", err, many.Error())
+	}
+	return nil
+}
+
+func (a franzAdmin) described() (kadm.TopicDetail, error) {
+	topics, err := a.adm.ListTopics(a.ctx, a.topic)
+	return topics[a.topic], errors.Join(err, topics.Error())
+}
+
+func (a franzAdmin) describe() error {
+	eventually(a.t, "the topic is described", func() error {
+		d, err := a.described()
+		return errors.Join(err, expect("partitions", len(d.Partitions), 2), expect("replicas", d.Partitions.NumReplicas(), 3))
+	})
+	return nil
+}
+
+func (a franzAdmin) cluster() error {
+	meta, err := a.adm.BrokerMetadata(a.ctx)
+	return errors.Join(err, expect("brokers", len(meta.Brokers), 3), expect("cluster ID", meta.Cluster != "", true), expect("controller", meta.Controller > 0, true))
+}
+
+func (a franzAdmin) grow() error {
+	grown, err := a.adm.UpdatePartitions(a.ctx, 4, a.topic)
+	if err := errors.Join(err, grown.Error()); err != nil {
+		return err
+	}
+	eventually(a.t, "the topic has grown", func() error {
+		d, err := a.described()
+		return errors.Join(err, expect("partitions", len(d.Partitions), 4))
+	})
+	return nil
+}
+
+func (a franzAdmin) alter() error {
+	altered, err := a.adm.AlterTopicConfigs(a.ctx, []kadm.AlterConfig{
+		{Op: kadm.SetConfig, Name: "max.message.bytes", Value: kadm.StringPtr("2097152")}, {Op: kadm.DeleteConfig, Name: "retention.ms"}}, a.topic)
+	for _, r := range altered {
+		err = errors.Join(err, r.Err)
+	}
+	return err
+}
+
+func (a franzAdmin) configs() error {
+	eventually(a.t, "the settings are seen", func() error {
+		configs, err := a.adm.DescribeTopicConfigs(a.ctx, a.topic)
+		if err != nil || len(configs) != 1 {
+			return fmt.Errorf("%v: %w", configs, err)
 		}
 		values := map[string]string{}
 		for _, e := range configs[0].Configs {
 			values[e.Key] = e.MaybeValue()
 		}
-		if values["max.message.bytes"] != "2097152" || values["retention.ms"] != "604800000" {
-			err = fmt.Errorf("settings: %v", values)
-		}
-		return err
+		return errors.Join(configs[0].Err, expect("max.message.bytes", values["max.message.bytes"], "2097152"), expect("retention.ms", values["retention.ms"], "604800000"))
 	})
-	if brokers, err := adm.DescribeBrokerConfigs(ctx, 1, 2, 3); err != nil || len(brokers) != 3 {
-		t.Errorf("broker settings: %v %v", err, brokers)
-	}
-	meta, err := adm.BrokerMetadata(ctx)
-	if err != nil || len(meta.Brokers) != 3 || meta.Cluster == "" || meta.Controller < 1 {
-		t.Errorf("cluster: %v %+v", err, meta)
-	}
-	franzDeleteRecords(t, adm, ctx)
-	franzGroups(t, adm, ctx)
-	if deleted, err := adm.DeleteTopics(ctx, "franz-admin"); err != nil || deleted.Error() != nil {
-		t.Fatal(err, deleted.Error())
-	}
-	eventually(t, "the topic is gone", func() error {
-		topics, err := adm.ListTopics(ctx, "franz-admin")
-		if err == nil && !errors.Is(topics["franz-admin"].Err, kerr.UnknownTopicOrPartition) {
-			err = fmt.Errorf("%+v", topics["franz-admin"])
-		}
-		return err
-	})
+	brokers, err := a.adm.DescribeBrokerConfigs(a.ctx, 1, 2, 3)
+	return errors.Join(err, expect("brokers with settings", len(brokers), 3))
 }
 
-func franzDeleteRecords(t *testing.T, adm *kadm.Client, ctx context.Context) {
+func (a franzAdmin) byTime() error {
+	listed, err := a.adm.ListOffsetsAfterMilli(a.ctx, stagedAt(20), a.data)
+	at, _ := listed.Lookup(a.data, 0)
+	last, lastErr := a.adm.ListMaxTimestampOffsets(a.ctx, a.data)
+	newest, _ := last.Lookup(a.data, 0)
+	return errors.Join(err, lastErr, expect("offset of the time", at.Offset, 20), expect("offset of the newest", newest.Offset, stagedRecords-1))
+}
+
+func (a franzAdmin) deleteRecords() error {
 	var to kadm.Offsets
-	to.Add(kadm.Offset{Topic: "franz-seek", Partition: 0, At: 10})
-	if _, err := adm.DeleteRecords(ctx, to); err != nil {
-		t.Fatal(err)
-	}
-	starts, err := adm.ListStartOffsets(ctx, "franz-seek")
-	if o, _ := starts.Lookup("franz-seek", 0); err != nil || o.Offset != 10 {
-		t.Errorf("the log starts at %d: %v", o.Offset, err)
-	}
+	to.Add(kadm.Offset{Topic: a.data, At: 10})
+	deleted, err := a.adm.DeleteRecords(a.ctx, to)
+	return errors.Join(err, deleted.Error())
 }
 
-func franzGroups(t *testing.T, adm *kadm.Client, ctx context.Context) {
-	groups, err := adm.ListGroups(ctx)
-	if err != nil || groups["franz-three"].State != "Empty" {
-		t.Errorf("groups: %v %+v", err, groups)
+func (a franzAdmin) groups() error {
+	groups, err := a.adm.ListGroups(a.ctx)
+	return errors.Join(err, expect("state", groups[a.group].State, "Empty"))
+}
+
+func (a franzAdmin) describeGroup() error {
+	groups, err := a.adm.DescribeGroups(a.ctx, a.group)
+	return errors.Join(err, groups.Error(), expect("state", groups[a.group].State, "Empty"))
+}
+
+// committed is the group's offset of the data, or -1.
+func (a franzAdmin) committed() (int64, error) {
+	offsets, err := a.adm.FetchOffsets(a.ctx, a.group)
+	if o, ok := offsets.Lookup(a.data, 0); ok {
+		return o.At, err
 	}
-	lags, err := adm.Lag(ctx, "franz-resume")
-	if lag := lags["franz-resume"]; err != nil || lag.Error() != nil {
-		t.Fatal(err, lag.Error())
+	return -1, err
+}
+
+func (a franzAdmin) offsets() error {
+	at, err := a.committed()
+	return errors.Join(err, expect("offset", at, 7))
+}
+
+func (a franzAdmin) setOffsets() error {
+	var to kadm.Offsets
+	to.Add(kadm.Offset{Topic: a.data, At: 30, LeaderEpoch: -1, Metadata: "here"})
+	if err := a.adm.CommitAllOffsets(a.ctx, a.group, to); err != nil {
+		return err
 	}
-	var set kadm.Offsets
-	set.Add(kadm.Offset{Topic: "franz-seek", Partition: 0, At: 50, LeaderEpoch: -1, Metadata: "here"})
-	if err := adm.CommitAllOffsets(ctx, "franz-set", set); err != nil {
-		t.Fatal(err)
-	}
-	back, err := adm.FetchOffsets(ctx, "franz-set")
-	if o, _ := back.Lookup("franz-seek", 0); err != nil || o.At != 50 || o.Metadata != "here" {
-		t.Errorf("offsets: %v %+v", err, back)
-	}
+	at, err := a.committed()
+	return errors.Join(err, expect("offset", at, 30))
+}
+
+func (a franzAdmin) deleteOffsets() error {
 	var gone kadm.TopicsSet
-	gone.Add("franz-seek", 0)
-	if r, err := adm.DeleteOffsets(ctx, "franz-set", gone); err != nil || r.Error() != nil {
-		t.Errorf("deleting offsets: %v %v", err, r.Error())
+	gone.Add(a.data, 0)
+	deleted, err := a.adm.DeleteOffsets(a.ctx, a.group, gone)
+	if err := errors.Join(err, deleted.Error()); err != nil {
+		return err
 	}
-	if back, err = adm.FetchOffsets(ctx, "franz-set"); err != nil || len(back) != 0 {
-		t.Errorf("offsets after deletion: %v %+v", err, back)
-	}
-	if r, err := adm.DeleteGroups(ctx, "franz-set", "franz-none"); err != nil || r["franz-set"].Err != nil || !errors.Is(r["franz-none"].Err, kerr.GroupIDNotFound) {
-		t.Errorf("deleting groups: %v %+v", err, r)
-	}
+	at, err := a.committed()
+	return errors.Join(err, expect("offset", at, -1))
 }
 
-func franzAutoCreate(t *testing.T, c *brokertest.Cluster) {
-	produceFranz(t, franz(t, c, kgo.AllowAutoTopicCreation()), "franz-auto", 0, 10)
-	got := seen{}
-	consumer := franz(t, c, kgo.ConsumeTopics("franz-auto"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
-	pollFranz(t, consumer, func(r *kgo.Record) { got[string(r.Value)]++ }, func() bool { return len(got) == 10 })
+func (a franzAdmin) deleteGroup() error {
+	deleted, err := a.adm.DeleteGroups(a.ctx, a.group)
+	return errors.Join(err, deleted.Error())
+}
+
+func (a franzAdmin) logDirs() error {
+	var of kadm.TopicsSet
+	of.Add(a.data, 0)
+	dirs, err := a.adm.DescribeAllLogDirs(a.ctx, of)
+	replicas, bytes := 0, int64(0)
+	dirs.Each(func(d kadm.DescribedLogDir) {
+		err = errors.Join(err, d.Err)
+		d.Topics.Each(func(p kadm.DescribedLogDirPartition) { replicas, bytes = replicas+1, bytes+p.Size })
+	})
+	return errors.Join(err, expect("replicas", replicas, 3), expect("they have bytes", bytes > 0, true))
+}
+
+func (a franzAdmin) producers() error {
+	var of kadm.TopicsSet
+	of.Add(a.data, 0)
+	described, err := a.adm.DescribeProducers(a.ctx, of)
+	p := described[a.data].Partitions[0]
+	return errors.Join(err, p.Err, expect("producers", len(p.ActiveProducers), 1))
+}
+
+func (a franzAdmin) elect() error {
+	var of kadm.TopicsSet
+	of.Add(a.topic, 0, 1)
+	results, err := a.adm.ElectLeaders(a.ctx, kadm.ElectPreferredReplica, of)
+	for _, r := range results[a.topic] {
+		if !errors.Is(r.Err, kerr.ElectionNotNeeded) {
+			err = errors.Join(err, r.Err)
+		}
+	}
+	return errors.Join(err, expect("results", len(results[a.topic]), 2))
+}
+
+func (a franzAdmin) reassign() error {
+	before, err := a.described()
+	if err != nil {
+		return err
+	}
+	want := slices.Clone(before.Partitions[0].Replicas)
+	slices.Reverse(want)
+	var req kadm.AlterPartitionAssignmentsReq
+	req.Assign(a.topic, 0, want)
+	altered, err := a.adm.AlterPartitionAssignments(a.ctx, req)
+	if err := errors.Join(err, altered.Error()); err != nil {
+		return err
+	}
+	eventually(a.t, "the replicas are as assigned", func() error {
+		var of kadm.TopicsSet
+		of.Add(a.topic, 0)
+		under, err := a.adm.ListPartitionReassignments(a.ctx, of)
+		d, describeErr := a.described()
+		return errors.Join(err, describeErr, expect("reassignments under way", len(under), 0),
+			expect("replicas", fmt.Sprint(d.Partitions[0].Replicas), fmt.Sprint(want)))
+	})
+	return nil
+}
+
+func (a franzAdmin) delete() error {
+	deleted, err := a.adm.DeleteTopics(a.ctx, a.topic)
+	return errors.Join(err, deleted.Error())
+}
+
+// A topic may come into being by being asked for.
+func TestAutoCreation(t *testing.T) {
+	c := startCluster(t)
+	cl := c.client(t, kgo.AllowAutoTopicCreation())
+	if err := cl.ProduceSync(testContext(t), &kgo.Record{Topic: "auto", Key: []byte(key(0)), Value: []byte(value(0))}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if err := exactly(readingsOf(c.read(t, "auto")), 0, 1); err != nil {
+		t.Error(err)
+	}
 }
 
 // What is written through one front end is read through the other.
-func franzAndNative(t *testing.T, c *brokertest.Cluster) {
-	const topic = "franz-native"
-	c.CreateTopic(topic, 1, 3)
-	produceFranz(t, franz(t, c), topic, 0, 5)
-	c.Produce(topic, 0, value(5), value(6))
-	var values []string
-	for _, r := range c.ReadAll(topic, 0) {
-		values = append(values, string(r.GetValue()))
-	}
-	var kafka []string
-	consumer := franz(t, c, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
-	pollFranz(t, consumer, func(r *kgo.Record) { kafka = append(kafka, string(r.Value)) }, func() bool { return len(kafka) == 7 })
-	if fmt.Sprint(values) != fmt.Sprint(kafka) || len(values) != 7 {
-		t.Errorf("gRPC reads %v, Kafka %v", values, kafka)
-	}
-}
-
-// franzLeaderKill kills the leader in the middle of idempotent production: no acknowledged record may be lost or doubled, nor the order change.
-func franzLeaderKill(t *testing.T, c *brokertest.Cluster) {
-	const topic, n = "franz-kill", 20000
-	c.CreateTopic(topic, 1, 3)
-	producer := franz(t, c, kgo.MaxBufferedRecords(500), kgo.ProducerBatchMaxBytes(16<<10))
-	ctx := testContext(t)
-	var mu sync.Mutex
-	var failed error
-	leader := c.Leader(topic, 0)
-	for i := range n {
-		producer.Produce(ctx, &kgo.Record{Topic: topic, Value: []byte(value(i))}, func(_ *kgo.Record, err error) {
-			mu.Lock()
-			failed = errors.Join(failed, err)
-			mu.Unlock()
-		})
-		if i == n/3 {
-			c.Crash(leader)
-		}
-	}
-	if err := producer.Flush(ctx); err != nil {
+func TestBothFrontEnds(t *testing.T) {
+	c := startCluster(t)
+	c.createTopic(t, "both", 3)
+	send(t, c, franz{}, "both", "zstd", 0, 100)
+	native, err := flotilla.New(c.procs.Addrs())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if failed != nil {
-		t.Fatal(failed)
+	defer func() { _ = native.Close() }()
+	p, err := native.NewProducer()
+	if err != nil {
+		t.Fatal(err)
 	}
-	next := 0
-	consumer := franz(t, c, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
-	pollFranz(t, consumer, func(r *kgo.Record) {
-		if string(r.Value) != value(next) || r.Offset != int64(next) {
-			t.Fatalf("offset %d holds %s instead of %s", r.Offset, r.Value, value(next))
+	for i := 100; i < 200; i++ {
+		if err := p.Produce(testContext(t), &flotilla.Record{Topic: "both", Key: []byte(key(i)), Value: []byte(value(i))}); err != nil {
+			t.Fatal(err)
 		}
-		next++
-	}, func() bool { return next == n })
-	c.Restart(leader)
-	if c.Leader(topic, 0) == api.NoBroker {
-		t.Error("no leader")
+	}
+	if err := p.Close(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	viaKafka := readingsOf(c.read(t, "both"))
+	if err := errors.Join(exactly(viaKafka, 0, 200), ordered(viaKafka)); err != nil {
+		t.Error(err)
+	}
+	consumer, err := native.NewConsumer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = consumer.Close() }()
+	if err := consumer.AssignTopic(testContext(t), "both", flotilla.Earliest()); err != nil {
+		t.Fatal(err)
+	}
+	var viaGRPC []reading
+	for len(viaGRPC) < 200 {
+		rs, err := consumer.Poll(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range rs {
+			viaGRPC = append(viaGRPC, reading{r.Partition, r.Offset, string(r.Key), string(r.Value)})
+		}
+	}
+	if err := errors.Join(exactly(viaGRPC, 0, 200), ordered(viaGRPC)); err != nil {
+		t.Error(err)
 	}
 }

@@ -4,111 +4,86 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/IBM/sarama"
-
-	"github.com/flotilla-log/flotilla/broker/brokertest"
 )
 
-func saramaConfig(change func(*sarama.Config)) *sarama.Config {
+type saramaClient struct{}
+
+func TestSarama(t *testing.T) { scenario(t, saramaClient{}) }
+
+func (saramaClient) title(t *testing.T) string {
+	return "sarama " + version(t, "github.com/IBM/sarama")
+}
+func (saramaClient) traits() traits {
+	return traits{allCodecs, true, slices.DeleteFunc(allOperations(), func(op string) bool { return op == "describe producers" })}
+}
+
+func saramaConfig() *sarama.Config {
 	cfg := sarama.NewConfig()
 	cfg.Version = sarama.MaxVersion
 	cfg.Producer.Return.Successes = true
 	cfg.Producer.RequiredAcks = sarama.WaitForAll
+	cfg.Producer.Retry.Max, cfg.Producer.Retry.Backoff = 300, 100*time.Millisecond
+	cfg.Producer.Idempotent, cfg.Net.MaxOpenRequests = true, 1
 	cfg.Consumer.Offsets.Initial = sarama.OffsetOldest
-	cfg.Consumer.Offsets.AutoCommit.Interval = 200 * time.Millisecond
-	cfg.Consumer.Group.Heartbeat.Interval = 200 * time.Millisecond
-	cfg.Metadata.Retry.Max, cfg.Metadata.Retry.Backoff = 40, 100*time.Millisecond
-	cfg.Producer.Retry.Max, cfg.Producer.Retry.Backoff = 200, 100*time.Millisecond
-	if change != nil {
-		change(cfg)
-	}
+	cfg.Consumer.Offsets.AutoCommit.Interval = 300 * time.Millisecond
+	cfg.Consumer.Group.Heartbeat.Interval = 300 * time.Millisecond
+	cfg.Metadata.Retry.Max, cfg.Metadata.Retry.Backoff = 100, 100*time.Millisecond
 	return cfg
 }
 
-// closing closes what a test has opened.
-func closing(t testing.TB, what interface{ Close() error }) { t.Cleanup(func() { _ = what.Close() }) }
+var saramaCodecs = map[string]sarama.CompressionCodec{
+	"none": sarama.CompressionNone, "gzip": sarama.CompressionGZIP, "snappy": sarama.CompressionSnappy, "lz4": sarama.CompressionLZ4, "zstd": sarama.CompressionZSTD,
+}
 
-func produceSarama(t testing.TB, c *brokertest.Cluster, cfg *sarama.Config, topic string, from, to int) {
+type saramaProducer struct {
+	acks
+	p     sarama.AsyncProducer
+	topic string
+	wg    sync.WaitGroup
+}
+
+func (saramaClient) produce(t *testing.T, c *cluster, topic, codec string) producer {
 	t.Helper()
-	p, err := sarama.NewSyncProducer(seeds(c), cfg)
+	cfg := saramaConfig()
+	cfg.Producer.Compression, cfg.Producer.Flush.Frequency = saramaCodecs[codec], 5*time.Millisecond
+	p, err := sarama.NewAsyncProducer(c.seeds(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = p.Close() }()
-	var messages []*sarama.ProducerMessage
-	for i := from; i < to; i++ {
-		messages = append(messages, &sarama.ProducerMessage{Topic: topic, Key: sarama.StringEncoder(key(i)), Value: sarama.StringEncoder(value(i))})
-	}
-	if err := p.SendMessages(messages); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestSarama(t *testing.T) {
-	c := brokertest.Start(t, brokertest.Options{})
-	feature(t, "sarama", "compression", func(t *testing.T) { saramaCompression(t, c) })
-	feature(t, "sarama", "group", func(t *testing.T) { saramaGroup(t, c) })
-	feature(t, "sarama", "seek", func(t *testing.T) { saramaSeek(t, c) })
-	feature(t, "sarama", "admin", func(t *testing.T) { saramaAdmin(t, c) })
-	feature(t, "sarama", "leader kill", func(t *testing.T) { saramaLeaderKill(t, c) })
-	feature(t, "sarama", "old versions", func(t *testing.T) { saramaOld(t, c) })
-}
-
-func saramaCompression(t *testing.T, c *brokertest.Cluster) {
-	for _, codec := range []sarama.CompressionCodec{sarama.CompressionNone, sarama.CompressionGZIP, sarama.CompressionSnappy, sarama.CompressionLZ4, sarama.CompressionZSTD} {
-		topic := "sarama-" + codec.String()
-		c.CreateTopic(topic, 3, 3)
-		cfg := saramaConfig(func(cfg *sarama.Config) { cfg.Producer.Compression = codec })
-		produceSarama(t, c, cfg, topic, 0, 500)
-		got := readSarama(t, c, cfg, topic, 3, 500)
-		if err := got.exactly(500); err != nil {
-			t.Errorf("%s: %v", codec, err)
+	sp := &saramaProducer{p: p, topic: topic}
+	sp.wg.Go(func() {
+		for range p.Successes() {
+			sp.ack(nil)
 		}
-	}
+	})
+	sp.wg.Go(func() {
+		for e := range p.Errors() {
+			sp.ack(e)
+		}
+	})
+	return sp
 }
 
-// readSarama reads n records from all partitions.
-func readSarama(t testing.TB, c *brokertest.Cluster, cfg *sarama.Config, topic string, partitions int32, n int) seen {
-	t.Helper()
-	consumer, err := sarama.NewConsumer(seeds(c), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = consumer.Close() }()
-	ctx := testContext(t)
-	messages := make(chan *sarama.ConsumerMessage)
-	for p := range partitions {
-		pc, err := consumer.ConsumePartition(topic, p, sarama.OffsetOldest)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer pc.AsyncClose()
-		go func() {
-			for m := range pc.Messages() {
-				select {
-				case messages <- m:
-				case <-ctx.Done():
-				}
-			}
-		}()
-	}
-	got := seen{}
-	for range n {
-		select {
-		case m := <-messages:
-			got[string(m.Value)]++
-		case <-ctx.Done():
-			t.Fatalf("%d of %d were read", len(got), n)
-		}
-	}
-	return got
+func (p *saramaProducer) send(i int) error {
+	p.sent++
+	p.p.Input() <- &sarama.ProducerMessage{Topic: p.topic, Key: sarama.StringEncoder(key(i)), Value: sarama.StringEncoder(value(i))}
+	return nil
 }
 
-// saramaMember reads into common readings.
-type saramaMember struct{ r *readings }
+func (p *saramaProducer) close() error {
+	p.p.AsyncClose()
+	p.wg.Wait()
+	return p.verdict()
+}
+
+// saramaMember shows what it reads.
+type saramaMember struct{ show *readings }
 
 func (saramaMember) Setup(sarama.ConsumerGroupSession) error   { return nil }
 func (saramaMember) Cleanup(sarama.ConsumerGroupSession) error { return nil }
@@ -119,9 +94,7 @@ func (m saramaMember) ConsumeClaim(s sarama.ConsumerGroupSession, claim sarama.C
 			if !ok {
 				return nil
 			}
-			m.r.mu.Lock()
-			m.r.got[string(msg.Value)]++
-			m.r.mu.Unlock()
+			m.show.add(saramaReading(msg))
 			s.MarkMessage(msg, "")
 		case <-s.Context().Done():
 			return nil
@@ -129,193 +102,281 @@ func (m saramaMember) ConsumeClaim(s sarama.ConsumerGroupSession, claim sarama.C
 	}
 }
 
-func saramaGroup(t *testing.T, c *brokertest.Cluster) {
-	const topic, groupID = "sarama-group", "sarama-group"
-	c.CreateTopic(topic, 6, 3)
-	r := &readings{got: seen{}}
-	cfg := saramaConfig(nil)
-	join := func() (stop func()) {
-		g, err := sarama.NewConsumerGroup(seeds(c), groupID, cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for ctx.Err() == nil {
-				if err := g.Consume(ctx, []string{topic}, saramaMember{r}); err != nil && !errors.Is(err, sarama.ErrClosedConsumerGroup) {
-					r.mu.Lock()
-					r.errors = append(r.errors, err)
-					r.mu.Unlock()
-					return
-				}
-			}
-		}()
-		return func() { cancel(); <-done; _ = g.Close() }
-	}
-	stops := []func(){join(), join(), join()}
-	admin, err := sarama.NewClusterAdmin(seeds(c), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	closing(t, admin)
-	await := func(n int) {
-		eventually(t, fmt.Sprintf("%d members are stable", n), func() error {
-			d, err := admin.DescribeConsumerGroups([]string{groupID})
-			if err == nil && (d[0].State != "Stable" || len(d[0].Members) != n) {
-				err = fmt.Errorf("%s with %d members", d[0].State, len(d[0].Members))
-			}
-			return err
-		})
-	}
-	await(3)
-	produceSarama(t, c, cfg, topic, 0, 1000)
-	eventually(t, "all is read", func() error { return r.check(func(s seen) error { return s.missing(1000) }) })
-	stops[0]()
-	await(2)
-	produceSarama(t, c, cfg, topic, 1000, 2000)
-	eventually(t, "all is read after a rebalance", func() error { return r.check(func(s seen) error { return s.missing(2000) }) })
-	stops[1]()
-	stops[2]()
-	// A new member goes on where the others stopped.
-	produceSarama(t, c, cfg, topic, 2000, 2100)
-	stop := join()
-	eventually(t, "the rest is read after a restart", func() error { return r.check(func(s seen) error { return s.missing(2100) }) })
-	stop()
-	if err := r.check(func(s seen) error { return s.exactly(2100) }); err != nil {
-		t.Error(err)
-	}
+func saramaReading(m *sarama.ConsumerMessage) reading {
+	return reading{m.Partition, m.Offset, string(m.Key), string(m.Value)}
 }
 
-func saramaSeek(t *testing.T, c *brokertest.Cluster) {
-	const topic = "sarama-seek"
-	c.CreateTopic(topic, 1, 3, "retention.ms", "-1") // its records have old times
-	cfg := saramaConfig(nil)
-	p, err := sarama.NewSyncProducer(seeds(c), cfg)
+func (saramaClient) join(t *testing.T, c *cluster, group, topic string, show *readings) member {
+	t.Helper()
+	g, err := sarama.NewConsumerGroup(c.seeds(), group, saramaConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
-	closing(t, p)
-	begin := time.UnixMilli(1_700_000_000_000)
-	for i := range 50 {
-		if _, _, err := p.SendMessage(&sarama.ProducerMessage{Topic: topic, Value: sarama.StringEncoder(value(i)), Timestamp: begin.Add(time.Duration(i) * time.Second)}); err != nil {
-			t.Fatal(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			if err := g.Consume(ctx, []string{topic}, saramaMember{show}); err != nil && !errors.Is(err, sarama.ErrClosedConsumerGroup) && ctx.Err() == nil {
+				show.fail(err)
+				return
+			}
 		}
-	}
-	client, err := sarama.NewClient(seeds(c), cfg)
+	}()
+	return stopper(sync.OnceValue(func() error { cancel(); <-done; return g.Close() }))
+}
+
+func (saramaClient) seek(t *testing.T, c *cluster, topic string, partition int32, by string, at int64) (reading, error) {
+	client, err := sarama.NewClient(c.seeds(), saramaConfig())
 	if err != nil {
-		t.Fatal(err)
+		return reading{}, err
 	}
-	closing(t, client)
-	if at, err := client.GetOffset(topic, 0, begin.Add(20*time.Second).UnixMilli()); err != nil || at != 20 {
-		t.Errorf("by time: %d, %v", at, err)
+	defer func() { _ = client.Close() }()
+	if by == "time" {
+		if at, err = client.GetOffset(topic, partition, at); err != nil {
+			return reading{}, err
+		}
 	}
 	consumer, err := sarama.NewConsumerFromClient(client)
 	if err != nil {
-		t.Fatal(err)
+		return reading{}, err
 	}
-	closing(t, consumer)
-	pc, err := consumer.ConsumePartition(topic, 0, 33)
+	pc, err := consumer.ConsumePartition(topic, partition, at)
 	if err != nil {
-		t.Fatal(err)
+		return reading{}, err
 	}
-	defer pc.AsyncClose()
+	defer func() { _ = pc.Close() }()
 	select {
 	case m := <-pc.Messages():
-		if m.Offset != 33 || string(m.Value) != value(33) {
-			t.Errorf("by offset: %d %s", m.Offset, m.Value)
-		}
+		return saramaReading(m), nil
 	case <-testContext(t).Done():
-		t.Error("nothing was read from offset 33")
+		return reading{}, errors.New("nothing was read")
 	}
 }
 
-func saramaAdmin(t *testing.T, c *brokertest.Cluster) {
-	admin, err := sarama.NewClusterAdmin(seeds(c), saramaConfig(nil))
+func (saramaClient) admin(t *testing.T, c *cluster, s adminStage) (did []string, err error) {
+	adm, err := sarama.NewClusterAdmin(c.seeds(), saramaConfig())
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	closing(t, admin)
+	defer func() { _ = adm.Close() }()
+	a := saramaAdmin{s, t, adm}
+	return perform(s, map[string]func() error{
+		"create topic": a.create, "describe topic": func() error { return a.describe(2) }, "describe cluster": a.cluster, "grow partitions": a.grow,
+		"alter configs": a.alter, "describe configs": a.configs, "offsets by time": a.byTime, "delete records": a.deleteRecords, "list groups": a.groups,
+		"describe group": a.describeGroup, "list group offsets": func() error { return a.offset(7) }, "delete group offsets": a.deleteOffsets,
+		"alter group offsets": a.setOffsets, "delete group": a.deleteGroup, "describe log dirs": a.logDirs, "elect leaders": a.elect,
+		"reassign partitions": a.reassign, "delete topic": func() error { return adm.DeleteTopic(s.topic) },
+	})
+}
+
+type saramaAdmin struct {
+	adminStage
+	t   *testing.T
+	adm sarama.ClusterAdmin
+}
+
+func (a saramaAdmin) create() error {
 	retention := "86400000"
-	if err := admin.CreateTopic("sarama-admin", &sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: 3, ConfigEntries: map[string]*string{"retention.ms": &retention}}, false); err != nil {
-		t.Fatal(err)
+	return a.adm.CreateTopic(a.topic, &sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: 3, ConfigEntries: map[string]*string{"retention.ms": &retention}}, false)
+}
+
+func (a saramaAdmin) described() (*sarama.TopicMetadata, error) {
+	d, err := a.adm.DescribeTopics([]string{a.topic})
+	if err != nil {
+		return nil, err
 	}
-	if err := admin.CreatePartitions("sarama-admin", 4, nil, false); err != nil {
-		t.Fatal(err)
+	if d[0].Err != sarama.ErrNoError {
+		return nil, d[0].Err
 	}
-	eventually(t, "all brokers know the partitions", func() error {
-		d, err := admin.DescribeTopics([]string{"sarama-admin"})
-		if err == nil && len(d[0].Partitions) != 4 {
-			err = fmt.Errorf("%+v", d[0])
+	slices.SortFunc(d[0].Partitions, func(a, b *sarama.PartitionMetadata) int { return int(a.ID - b.ID) })
+	return d[0], nil
+}
+
+func (a saramaAdmin) describe(partitions int) error {
+	eventually(a.t, "the topic is described", func() error {
+		d, err := a.described()
+		if err != nil {
+			return err
 		}
-		return err
+		return errors.Join(expect("partitions", len(d.Partitions), partitions), expect("replicas", len(d.Partitions[0].Replicas), 3))
 	})
-	entries, err := admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: "sarama-admin", ConfigNames: []string{"retention.ms"}})
-	if err != nil || len(entries) != 1 || entries[0].Value != retention {
-		t.Errorf("settings: %+v %v", entries, err)
+	return nil
+}
+
+func (a saramaAdmin) cluster() error {
+	brokers, controller, err := a.adm.DescribeCluster()
+	return errors.Join(err, expect("brokers", len(brokers), 3), expect("controller", controller > 0, true))
+}
+
+func (a saramaAdmin) grow() error {
+	if err := a.adm.CreatePartitions(a.topic, 4, nil, false); err != nil {
+		return err
 	}
-	if err := admin.DeleteRecords("sarama-seek", map[int32]int64{0: 5}); err != nil {
-		t.Error(err)
+	return a.describe(4)
+}
+
+func (a saramaAdmin) alter() error {
+	most := "2097152"
+	return a.adm.IncrementalAlterConfig(sarama.TopicResource, a.topic, map[string]sarama.IncrementalAlterConfigsEntry{
+		"max.message.bytes": {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &most}}, false)
+}
+
+func (a saramaAdmin) configs() error {
+	eventually(a.t, "the settings are seen", func() error {
+		entries, err := a.adm.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: a.topic})
+		values := map[string]string{}
+		for _, e := range entries {
+			values[e.Name] = e.Value
+		}
+		return errors.Join(err, expect("max.message.bytes", values["max.message.bytes"], "2097152"), expect("retention.ms", values["retention.ms"], "86400000"))
+	})
+	return nil
+}
+
+func (a saramaAdmin) byTime() error {
+	listed, err := a.adm.ListOffsets(map[string]map[int32]int64{a.data: {0: stagedAt(20)}}, nil)
+	if err != nil || listed[a.data][0] == nil {
+		return fmt.Errorf("%v: %w", listed, err)
 	}
-	if groups, err := admin.ListConsumerGroups(); err != nil || groups["sarama-group"] != "consumer" {
-		t.Errorf("groups: %v %v", groups, err)
+	return errors.Join(expect("result", listed[a.data][0].Err, error(sarama.ErrNoError)), expect("offset of the time", listed[a.data][0].Offset, 20))
+}
+
+func (a saramaAdmin) deleteRecords() error {
+	return a.adm.DeleteRecords(a.data, map[int32]int64{0: 10})
+}
+
+func (a saramaAdmin) groups() error {
+	groups, err := a.adm.ListConsumerGroups()
+	_, there := groups[a.group]
+	return errors.Join(err, expect("the group is listed", there, true))
+}
+
+func (a saramaAdmin) describeGroup() error {
+	groups, err := a.adm.DescribeConsumerGroups([]string{a.group})
+	if err != nil {
+		return err
 	}
-	if offsets, err := admin.ListConsumerGroupOffsets("sarama-group", nil); err != nil || len(offsets.Blocks["sarama-group"]) != 6 {
-		t.Errorf("offsets: %+v %v", offsets, err)
+	return expect("state", groups[0].State, "Empty")
+}
+
+func (a saramaAdmin) offset(want int64) error {
+	offsets, err := a.adm.ListConsumerGroupOffsets(a.group, map[string][]int32{a.data: {0}})
+	if err != nil {
+		return err
 	}
-	if err := admin.DeleteConsumerGroup("sarama-group"); err != nil {
-		t.Error(err)
+	return expect("offset", offsets.GetBlock(a.data, 0).Offset, want)
+}
+
+func (a saramaAdmin) deleteOffsets() error {
+	return errors.Join(a.adm.DeleteConsumerGroupOffset(a.group, a.data, 0), a.offset(-1))
+}
+
+func (a saramaAdmin) setOffsets() error {
+	r, err := a.adm.AlterConsumerGroupOffsets(a.group, map[string]map[int32]sarama.OffsetAndMetadata{a.data: {0: {Offset: 30, LeaderEpoch: -1}}}, nil)
+	if err != nil {
+		return err
 	}
-	if err := admin.DeleteTopic("sarama-admin"); err != nil {
-		t.Error(err)
+	return errors.Join(expect("result", r.Errors[a.data][0], sarama.ErrNoError), a.offset(30))
+}
+
+func (a saramaAdmin) deleteGroup() error { return a.adm.DeleteConsumerGroup(a.group) }
+
+func (a saramaAdmin) logDirs() error {
+	dirs, err := a.adm.DescribeLogDirs([]int32{1, 2, 3})
+	replicas := 0
+	for _, of := range dirs {
+		for _, d := range of {
+			for _, topic := range d.Topics {
+				if topic.Topic == a.data {
+					replicas += len(topic.Partitions)
+				}
+			}
+		}
+	}
+	return errors.Join(err, expect("replicas", replicas, 3))
+}
+
+func (a saramaAdmin) elect() error {
+	results, err := a.adm.ElectLeaders(sarama.PreferredElection, map[string][]int32{a.topic: {0, 1}})
+	for p, r := range results[a.topic] {
+		if r.ErrorCode != sarama.ErrNoError && r.ErrorCode != sarama.ErrElectionNotNeeded {
+			err = errors.Join(err, fmt.Errorf("partition %d: %w", p, r.ErrorCode))
+		}
+	}
+	return err
+}
+
+func (a saramaAdmin) reassign() error {
+	before, err := a.described()
+	if err != nil {
+		return err
+	}
+	var want [][]int32
+	for _, p := range before.Partitions {
+		replicas := slices.Clone(p.Replicas)
+		slices.Reverse(replicas)
+		want = append(want, replicas)
+	}
+	if err := a.adm.AlterPartitionReassignments(a.topic, want); err != nil {
+		return err
+	}
+	eventually(a.t, "the replicas are as assigned", func() error {
+		under, err := a.adm.ListPartitionReassignments(a.topic, []int32{0})
+		d, describeErr := a.described()
+		if err := errors.Join(err, describeErr); err != nil {
+			return err
+		}
+		return errors.Join(expect("reassignments under way", len(under[a.topic]), 0), expect("replicas", fmt.Sprint(d.Partitions[0].Replicas), fmt.Sprint(want[0])))
+	})
+	return nil
+}
+
+// Clients that speak as those of older Kafkas do.
+func TestOldVersions(t *testing.T) {
+	c := startCluster(t)
+	for _, v := range []sarama.KafkaVersion{sarama.V0_11_0_0, sarama.V1_0_0_0, sarama.V2_0_0_0, sarama.V2_8_0_0} {
+		t.Run(v.String(), func(t *testing.T) { oldVersion(t, c, v) })
 	}
 }
 
-func saramaLeaderKill(t *testing.T, c *brokertest.Cluster) {
-	const topic, n = "sarama-kill", 5000
-	c.CreateTopic(topic, 1, 3)
-	cfg := saramaConfig(func(cfg *sarama.Config) {
-		cfg.Producer.Idempotent, cfg.Net.MaxOpenRequests, cfg.Producer.Flush.MaxMessages = true, 1, 50
-	})
-	p, err := sarama.NewAsyncProducer(seeds(c), cfg)
+func oldVersion(t *testing.T, c *cluster, v sarama.KafkaVersion) {
+	const n = 50
+	topic := "old-" + v.String()
+	c.createTopic(t, topic, 1)
+	cfg := saramaConfig()
+	cfg.Version, cfg.ApiVersionsRequest = v, false
+	p, err := sarama.NewSyncProducer(c.seeds(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	leader := c.Leader(topic, 0)
-	go func() {
-		for i := range n {
-			p.Input() <- &sarama.ProducerMessage{Topic: topic, Value: sarama.StringEncoder(value(i))}
+	defer func() { _ = p.Close() }()
+	for i := range n {
+		m := &sarama.ProducerMessage{Topic: topic, Key: sarama.StringEncoder(key(i)), Value: sarama.StringEncoder(value(i))}
+		if _, at, err := p.SendMessage(m); err != nil || at != int64(i) {
+			t.Fatalf("record %d is at %d: %v", i, at, err)
 		}
-	}()
-	for acked := 0; acked < n; {
+	}
+	consumer, err := sarama.NewConsumer(c.seeds(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = consumer.Close() }()
+	pc, err := consumer.ConsumePartition(topic, 0, sarama.OffsetOldest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = pc.Close() }()
+	var got []reading
+	for ctx := testContext(t); len(got) < n; {
 		select {
-		case <-p.Successes():
-			if acked++; acked == n/3 {
-				c.Crash(leader)
-			}
-		case e := <-p.Errors():
-			t.Fatal(e)
-		case <-time.After(patience):
-			t.Fatalf("%d of %d were acknowledged", acked, n)
+		case m := <-pc.Messages():
+			got = append(got, saramaReading(m))
+		case <-ctx.Done():
+			t.Fatalf("%d of %d were read", len(got), n)
 		}
 	}
-	p.AsyncClose()
-	got := readSarama(t, c, saramaConfig(nil), topic, 1, n)
-	if err := got.exactly(n); err != nil {
+	if err := errors.Join(exactly(got, 0, n), ordered(got)); err != nil {
 		t.Error(err)
-	}
-	c.Restart(leader)
-}
-
-// saramaOld speaks as clients of Kafka 0.11 do.
-func saramaOld(t *testing.T, c *brokertest.Cluster) {
-	c.CreateTopic("sarama-old", 1, 3)
-	for _, v := range []sarama.KafkaVersion{sarama.V0_11_0_0, sarama.V1_0_0_0, sarama.V2_0_0_0, sarama.V2_8_0_0} {
-		cfg := saramaConfig(func(cfg *sarama.Config) { cfg.Version, cfg.ApiVersionsRequest = v, false })
-		produceSarama(t, c, cfg, "sarama-old", 0, 10)
-		if got := readSarama(t, c, cfg, "sarama-old", 1, 10); len(got) != 10 {
-			t.Errorf("version %s: %d values were read", v, len(got))
-		}
 	}
 }
