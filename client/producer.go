@@ -59,7 +59,7 @@ func (c *Client) NewProducer(opts ...ProducerOption) (*Producer, error) {
 	}
 	p := &Producer{
 		client: c, cfg: cfg, memory: semaphore.NewWeighted(cfg.bufferBytes), topics: make(map[string]*topicProducer),
-		appenders: make(map[TopicPartition]*appender),
+		appenders: make(map[TopicPartition]*appender), ids: newProducerIDs(), appends: newProducerIDs(),
 	}
 	p.pool.New = func() any { return record.NewBuilder(record.BuilderOptions{Compression: cfg.compression}) }
 	p.ctx, p.cancel = context.WithCancel(c.ctx)
@@ -339,16 +339,22 @@ func (t *topicProducer) appendTo(all []*partitionProducer) []*partitionProducer 
 	return all
 }
 
-// producerIDs allocates a producer ID when it is first needed.
+// producerIDs allocates a producer ID when it is first needed. turn holds one who asks a broker; the others wait for it, each for as long as its context lets it.
 type producerIDs struct {
-	mu sync.Mutex
-	id int64
+	turn chan struct{}
+	id   int64
 }
+
+func newProducerIDs() producerIDs { return producerIDs{turn: make(chan struct{}, 1)} }
 
 // get returns the current ID; renew, if it is the current one, is replaced first.
 func (s *producerIDs) get(ctx context.Context, c *Client, renew int64) (int64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return 0, giveUp("InitProducer", ctx)
+	}
 	if s.id != 0 && s.id != renew {
 		return s.id, nil
 	}
