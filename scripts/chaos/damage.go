@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	foundWithin = 20 * time.Second
+	foundWithin  = 20 * time.Second
+	sealedWithin = time.Minute
 	// sealedSegments is how many segments a replica must have for one to be chosen that is not written to any more.
 	sealedSegments = 3
 )
@@ -20,9 +21,9 @@ const (
 func corruptRunning(pattern string, damage func(file string) error) func(context.Context, *env) error {
 	return func(ctx context.Context, e *env) error {
 		i := e.rnd.IntN(startingBrokers)
-		file, err := e.sealed(i, pattern)
-		if err != nil || file == "" { // none yet: the next round will find one
-			return errors.Join(err, pause(ctx, time.Second))
+		file, err := e.awaitSealed(ctx, i, pattern)
+		if err != nil {
+			return err
 		}
 		dir := filepath.Dir(file)
 		before, err := os.Stat(dir)
@@ -42,6 +43,19 @@ func corruptRunning(pattern string, damage func(file string) error) func(context
 		})
 		return errors.Join(err, pause(ctx, 2*time.Second))
 	}
+}
+
+// awaitSealed waits until there is one.
+func (e *env) awaitSealed(ctx context.Context, i int, pattern string) (string, error) {
+	for until := time.Now().Add(sealedWithin); time.Now().Before(until); {
+		if file, err := e.sealed(i, pattern); err != nil || file != "" {
+			return file, err
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return "", err
+		}
+	}
+	return "", fmt.Errorf("broker %d has no sealed %s after %s", i+1, pattern, sealedWithin)
 }
 
 // sealed chooses a file of a sealed segment of broker i; empty if there is none yet.

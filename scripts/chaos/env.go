@@ -34,6 +34,9 @@ type env struct {
 	rounds  int
 	struck  int      // system calls of brokers that were struck, packets that were lost
 	notes   []string // for the report
+	work    *workload
+	more    []client.TopicPartition // besides those of the workload, to be read back
+	serving []time.Duration         // from the start of all brokers until all partitions acknowledged
 }
 
 func newEnv(s scenario, o options, rnd *rand.Rand) (e *env, err error) {

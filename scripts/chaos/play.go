@@ -19,7 +19,7 @@ const (
 	warmUp          = 3 * time.Second
 	settleWithin    = 60 * time.Second
 	catchUpWithin   = 60 * time.Second
-	readBackWithin  = 20 * time.Second
+	readBackWithin  = 60 * time.Second
 	// minAcks and minDuring make a run valid.
 	minAcks   = 500
 	minDuring = 20
@@ -61,7 +61,13 @@ func (e *env) play(ctx context.Context, o options, s scenario, r *report) error 
 		return err
 	}
 	e.rec = history.NewRecorder()
+	if s.load != nil {
+		if err := s.load(ctx, e); err != nil {
+			return err
+		}
+	}
 	w := &workload{rec: e.rec, client: e.client, addrs: e.cluster.Addrs()[:startingBrokers], settings: s.settings()}
+	e.work = w
 	if err := w.start(ctx); err != nil {
 		return err
 	}
@@ -82,23 +88,30 @@ func (e *env) play(ctx context.Context, o options, s scenario, r *report) error 
 	r.add(e.panics())
 	h := e.rec.History()
 	r.result = checker.Check(h, checker.Options{MinAcks: minAcks, MinDuring: minDuring})
-	r.gaps, r.rounds, r.trouble, r.notes, r.steadyLost = gaps(h), e.rounds, w.trouble, e.notes, steadyLost(h)
+	r.gaps, r.rounds, r.trouble, r.notes, r.lost, r.serving = gaps(h), e.rounds, w.trouble, e.notes, givenUp(h), e.serving
 	return nil
 }
 
 // settle waits until every partition acknowledges again.
 func (e *env) settle(ctx context.Context, w *workload) error {
-	since := int64(e.rec.Now())
+	if err := w.servedSince(ctx, int64(e.rec.Now())); err != nil {
+		return err
+	}
+	return e.healthy(ctx)
+}
+
+// servedSince waits until every partition has acknowledged after a time, in ns since the run began.
+func (w *workload) servedSince(ctx context.Context, since int64) error {
 	ctx, cancel := context.WithTimeout(ctx, settleWithin)
 	defer cancel()
 	for i := range w.lastAck {
 		for w.lastAck[i].Load() <= since {
-			if pause(ctx, 10*time.Millisecond) != nil {
+			if pause(ctx, 5*time.Millisecond) != nil {
 				return fmt.Errorf("%s/%d was not served again within %s", eventsTopic, i, settleWithin)
 			}
 		}
 	}
-	return e.healthy(ctx)
+	return nil
 }
 
 // stopAfterGroup stops the producers' side first by letting the group catch up with what is there, then all.
@@ -121,8 +134,12 @@ func (w *workload) stopAfterGroup(ctx context.Context) error {
 }
 
 func (w *workload) ends(ctx context.Context) (map[history.Partition]int64, error) {
+	return w.endsOf(ctx, allPartitions())
+}
+
+func (w *workload) endsOf(ctx context.Context, tps []client.TopicPartition) (map[history.Partition]int64, error) {
 	positions := map[client.TopicPartition]client.Position{}
-	for _, tp := range allPartitions() {
+	for _, tp := range tps {
 		positions[tp] = client.Latest()
 	}
 	ends := map[history.Partition]int64{}
@@ -140,11 +157,12 @@ func (e *env) readBack(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readBackWithin)
 	defer cancel()
 	w := &workload{client: e.client}
-	ends, err := w.ends(ctx)
+	all := append(allPartitions(), e.more...)
+	ends, err := w.endsOf(ctx, all)
 	if err != nil {
 		return err
 	}
-	for _, tp := range allPartitions() {
+	for _, tp := range all {
 		if err := e.readPartition(ctx, tp, ends[partitionOf(tp)]); err != nil {
 			return fmt.Errorf("reading %s back: %w", tp, err)
 		}
@@ -172,7 +190,7 @@ func (e *env) readPartition(ctx context.Context, tp client.TopicPartition, end i
 			return err
 		}
 		for _, r := range records {
-			final.Records = append(final.Records, history.Read{Offset: r.Offset, Value: string(r.Value)})
+			final.Records = append(final.Records, history.Read{Offset: r.Offset, Value: digest(r.Value)})
 			next = r.Offset + 1
 		}
 	}

@@ -60,7 +60,7 @@ func partitionOfDir(name string) (history.Partition, bool) {
 	}
 	id, err := strconv.ParseInt(name[at+1:], 10, 32)
 	topic := name[:at]
-	return history.Partition{Topic: topic, ID: int32(id)}, err == nil && (topic == eventsTopic || topic == condTopic)
+	return history.Partition{Topic: topic, ID: int32(id)}, err == nil && (topic == eventsTopic || topic == condTopic || topic == bulkTopic)
 }
 
 // replica adds what the files hold of the committed records; what lies behind was never committed and may differ.
@@ -73,7 +73,7 @@ func (e *env) replica(i int, p history.Partition, dir string, committed int) err
 		records, err := record.Decode(entry.Data, decodeLimit)
 		for _, r := range records {
 			if int64(r.Offset) < int64(committed) {
-				rep.Records = append(rep.Records, history.Read{Offset: int64(r.Offset), Value: string(r.Value)})
+				rep.Records = append(rep.Records, history.Read{Offset: int64(r.Offset), Value: digest(r.Value)})
 			}
 		}
 		return err

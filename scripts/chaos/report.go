@@ -21,8 +21,9 @@ type report struct {
 	rounds   int
 	trouble  map[string]int
 	notes    []string // what the scenario measured besides
-	// steadyLost is how many records the steady producer gave up: failed, or with an unknown outcome.
-	steadyLost int
+	// lost is how many records the steady and the plain producer gave up: failed, or with an unknown outcome.
+	lost    int
+	serving []time.Duration // after restarts of all brokers
 }
 
 func (r *report) add(err error) {
@@ -72,9 +73,12 @@ func (r *report) print(out io.Writer) {
 
 // bound is what the gaps of a scenario, over all repetitions, must stay below. The zero value is no bound.
 type bound struct {
+	// median is of the partitions whose leader was struck; max is of all.
 	median, max time.Duration
-	// all counts every partition, and not only those whose leader was struck.
-	all bool
+	// others is the maximum of partitions whose leader was not struck.
+	others time.Duration
+	// serving is from the start of all brokers until every partition has acknowledged.
+	serving time.Duration
 	// noFailed: no acknowledgement may fail for good.
 	noFailed bool
 }
@@ -86,7 +90,7 @@ type line struct {
 	rounds       int
 	acked, lost  int // writes acknowledged; writes that were given up: failed, or with an unknown outcome
 	gaps         []gap
-	notes        []string
+	serving      []time.Duration
 	notPossible  string
 	boundsMissed []string
 }
@@ -99,35 +103,29 @@ func (l *line) add(r *report) {
 	l.rounds += r.rounds
 	c := r.result.Counts
 	l.acked += c.Acked
-	l.lost += r.steadyLost
+	l.lost += r.lost
 	l.gaps = append(l.gaps, r.gaps...)
-	l.notes = append(l.notes, r.notes...)
+	l.serving = append(l.serving, r.serving...)
 }
 
 // judge compares the gaps with the scenario's bound.
 func (l *line) judge() {
 	b := l.scenario.bound
 	led, others := summary(l.gaps)
-	if b.all {
-		led = spreadOf(timesOf(l.gaps))
-	}
-	if b.median > 0 && led.median >= b.median {
-		l.boundsMissed = append(l.boundsMissed, fmt.Sprintf("the median of the longest gaps is %d ms, the bound %d", led.median.Milliseconds(), b.median.Milliseconds()))
-	}
-	if b.max > 0 && max(led.max, others.max) >= b.max {
-		l.boundsMissed = append(l.boundsMissed, fmt.Sprintf("the longest gap is %d ms, the bound %d", max(led.max, others.max).Milliseconds(), b.max.Milliseconds()))
-	}
+	l.below("the median of the longest gaps", led.median, b.median)
+	l.below("the longest gap", max(led.max, others.max), b.max)
+	l.below("the longest gap of partitions led elsewhere", others.max, b.others)
+	l.below("the longest time until all was served again", spreadOf(l.serving).max, b.serving)
 	if b.noFailed && l.lost > 0 {
 		l.boundsMissed = append(l.boundsMissed, fmt.Sprintf("%d writes were given up", l.lost))
 	}
 }
 
-func timesOf(gaps []gap) []time.Duration {
-	var times []time.Duration
-	for _, g := range gaps {
-		times = append(times, g.time)
+// below notes that a bound, if there is one, was missed.
+func (l *line) below(what string, measured, limit time.Duration) {
+	if limit > 0 && measured >= limit {
+		l.boundsMissed = append(l.boundsMissed, fmt.Sprintf("%s is %d ms, the bound %d ms", what, measured.Milliseconds(), limit.Milliseconds()))
 	}
-	return times
 }
 
 func (l *line) verdict() string {
@@ -153,6 +151,9 @@ func printSummary(out io.Writer, lines []*line) {
 		fmt.Fprintf(out, "| %s | %s | %d | %d | %d | %s | %s | %s |\n", l.scenario.name, l.verdict(), l.runs, l.rounds, l.acked, led.short(), others.short(), worst(l.gaps))
 	}
 	for _, l := range lines {
+		if len(l.serving) > 0 {
+			fmt.Fprintf(out, "%s: every partition served after %s\n", l.scenario.name, spreadOf(l.serving))
+		}
 		for _, missed := range l.boundsMissed {
 			fmt.Fprintf(out, "%s: %s\n", l.scenario.name, missed)
 		}

@@ -25,6 +25,7 @@ type scenario struct {
 	tools    []string // programs that it needs
 	bound    bound
 	prepare  func(e *env) (clean func(), err error)
+	load     func(ctx context.Context, e *env) error // fills the cluster before the workload begins
 	run      func(ctx context.Context, e *env) error
 }
 
@@ -100,6 +101,12 @@ var scenarios = []scenario{
 		run: struckEnough(rounds(inject(injection{name: "read EIO", calls: "pread64", what: "error=EIO", time: 2 * time.Second})))},
 	{name: "slow-disk", what: "every fdatasync of a broker takes 300 ms longer", tools: []string{"strace"},
 		run: struckEnough(rounds(inject(injection{name: "slow disk", calls: flushCalls, what: "delay_enter=300000", time: 6 * time.Second})))},
+	{name: "bound-kill-leader", what: "default settings: SIGKILL of a leader; longest gap: median below 1 s, maximum below 2 s", defaults: true, bound: boundKill, run: rounds(settled(killLeader))},
+	{name: "bound-rolling-restart", what: "default settings: graceful restart of each broker; no gap of 300 ms, no write given up", defaults: true, bound: boundRolling, run: rounds(settled(rollingRestart))},
+	{name: "bound-isolate", what: "default settings: a leader cut off from its peers; gap below 2 s, below 300 ms for partitions that the majority leads", defaults: true, isolated: true, bound: boundIsolate,
+		run: rounds(settled(isolate((*env).victim, true, true)))},
+	{name: "bound-restart-all", what: "default settings: SIGKILL of all brokers with 1 GiB stored; all of it is there, every partition served within 3 s", defaults: true, bound: boundAll, load: storeBulk,
+		run: rounds(settled(restartAll))},
 	{name: "full-disk", what: "the disk of one broker fills up and is freed", isolated: true, prepare: smallDisks(1), flags: smallDiskFlags, run: rounds(fill(1))},
 	{name: "full-disks", what: "the disks of two brokers fill up and are freed", isolated: true, prepare: smallDisks(2), flags: smallDiskFlags, run: rounds(fill(2))},
 }

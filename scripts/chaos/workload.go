@@ -148,11 +148,11 @@ func (w *workload) steady(p *client.Producer, partition int32, seq int64) {
 	}
 }
 
-// steadyLost counts the records that the steady producer gave up.
-func steadyLost(h *history.History) int {
+// givenUp counts the records that the steady and the plain producer gave up.
+func givenUp(h *history.History) int {
 	lost := 0
 	for _, p := range h.Produces {
-		if p.Producer == steadyName && p.Outcome != history.OK {
+		if (p.Producer == steadyName || p.Producer == plainName) && p.Outcome != history.OK {
 			lost++
 		}
 	}
