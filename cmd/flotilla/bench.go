@@ -45,6 +45,7 @@ type benchOptions struct {
 	compression string
 	buffer      byteSize
 	rate        float64
+	protocol    string
 	brokerPIDs  []string
 	cpuProfile  string
 
@@ -52,6 +53,7 @@ type benchOptions struct {
 }
 
 func (o *benchOptions) registerCommon(fs *pflag.FlagSet) {
+	fs.StringVar(&o.protocol, "protocol", protocolGRPC, "what to drive: grpc, or kafka (the listener of --kafka-addr)")
 	fs.StringSliceVar(&o.brokerPIDs, "broker-pids", nil, "process IDs of the brokers on this machine, or auto")
 	fs.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of this command to a file, for go tool pprof")
 }
@@ -74,8 +76,17 @@ func (o *benchOptions) registerLoad(fs *pflag.FlagSet) {
 	fs.Var(&o.buffer, "buffer-bytes", "most bytes that wait for their acknowledgement")
 }
 
-func (o *benchOptions) validateLoad() (err error) {
-	if o.pids, err = parsePIDs(o.brokerPIDs); err != nil {
+// validateCommon checks what registerCommon registers.
+func (o *benchOptions) validateCommon() (err error) {
+	if o.protocol != protocolGRPC && o.protocol != protocolKafka {
+		return usageErrorf("--protocol %q: use %s or %s", o.protocol, protocolGRPC, protocolKafka)
+	}
+	o.pids, err = parsePIDs(o.brokerPIDs)
+	return err
+}
+
+func (o *benchOptions) validateLoad() error {
+	if err := o.validateCommon(); err != nil {
 		return err
 	}
 	switch {
@@ -104,6 +115,7 @@ func (o *benchOptions) producerOptions() ([]client.ProducerOption, error) {
 // benchReport is what a benchmark found. Latencies are measured from the time that a record was meant to be sent.
 type benchReport struct {
 	Benchmark        string          `json:"benchmark"`
+	Protocol         string          `json:"protocol"`
 	Topic            string          `json:"topic"`
 	Records          int64           `json:"records"`
 	Bytes            int64           `json:"bytes"` // of keys and values
@@ -251,7 +263,7 @@ func logSize(ctx context.Context, c *client.Client, topic string) (replicationFa
 }
 
 func writeBenchReport(w io.Writer, r *benchReport) {
-	fmt.Fprintf(w, "%s %s: %s (%s) in %.1f s: %s records/s, %s/s\n", r.Benchmark, r.Topic, count64(r.Records, "record"),
+	fmt.Fprintf(w, "%s %s by %s: %s (%s) in %.1f s: %s records/s, %s/s\n", r.Benchmark, r.Topic, r.Protocol, count64(r.Records, "record"),
 		humanize.Bytes(uint64(r.Bytes)), r.Seconds, humanize.Comma(int64(r.RecordsPerSecond)), humanize.Bytes(uint64(r.BytesPerSecond)))
 	if r.TargetRate > 0 {
 		fmt.Fprintf(w, "meant: %s records/s\n", humanize.Comma(int64(r.TargetRate)))

@@ -114,7 +114,7 @@ func topicOr(args []string, topic string) string {
 // load sends records by a schedule and measures their acknowledgements.
 type load struct {
 	topic    string
-	producer *client.Producer
+	producer benchProducer
 	options  *benchOptions
 	run      uint64 // tells this run's records from older ones
 	payloads [][]byte
@@ -125,14 +125,10 @@ type load struct {
 	firstFailure           error
 }
 
-func newLoad(c *client.Client, topic string, o *benchOptions) (*load, error) {
-	opts, err := o.producerOptions()
+func newLoad(ctx context.Context, c *client.Client, topic string, o *benchOptions) (*load, error) {
+	p, err := o.newProducer(ctx, c)
 	if err != nil {
 		return nil, err
-	}
-	p, err := c.NewProducer(opts...)
-	if err != nil {
-		return nil, withCode(exitUsage, err)
 	}
 	l := &load{topic: topic, producer: p, options: o, run: rand.Uint64(), acks: newLatencies()}
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -157,7 +153,7 @@ func (l *load) send(ctx context.Context) error {
 		l.sendOne(ctx, i, meant)
 		return true
 	})
-	closeErr := l.producer.Close(ctx)
+	closeErr := l.producer.close(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return errors.Join(l.firstFailure, err, closeErr)
@@ -167,14 +163,14 @@ func (l *load) sendOne(ctx context.Context, i int64, meant time.Time) {
 	value := append([]byte(nil), l.payloads[i%benchPayloads]...)
 	binary.BigEndian.PutUint64(value, l.run)
 	binary.BigEndian.PutUint64(value[8:], uint64(meant.UnixNano()))
-	l.producer.ProduceAsync(ctx, &client.Record{Topic: l.topic, Value: value}, func(r *client.Record, err error) {
+	l.producer.produce(ctx, l.topic, value, func(err error) {
 		if err != nil {
 			l.fail(err)
 			return
 		}
 		l.acks.record(time.Since(meant))
 		l.records.Add(1)
-		l.bytes.Add(int64(len(r.Value)))
+		l.bytes.Add(int64(len(value)))
 	})
 }
 
@@ -199,7 +195,7 @@ func (a *app) runBenchProduce(ctx context.Context, topic string, o *benchOptions
 	if err := o.validateLoad(); err != nil {
 		return err
 	}
-	report := &benchReport{Benchmark: "produce", Topic: topic, TargetRate: o.rate}
+	report := &benchReport{Benchmark: "produce", Protocol: o.protocol, Topic: topic, TargetRate: o.rate}
 	err := a.withClient(func(c *client.Client) error {
 		return withBenchTopic(ctx, c, topic, o, func() error { return a.benchLoad(ctx, c, o, report, nil) })
 	})
@@ -216,7 +212,7 @@ func (a *app) printBench(report *benchReport, err error) error {
 
 // benchLoad sends the load and fills in the report. during, if not nil, runs at the same time; its context ends when it is to give up.
 func (a *app) benchLoad(ctx context.Context, c *client.Client, o *benchOptions, report *benchReport, during func(ctx context.Context, l *load, sent <-chan struct{}) error) error {
-	l, err := newLoad(c, report.Topic, o)
+	l, err := newLoad(ctx, c, report.Topic, o)
 	if err != nil {
 		return err
 	}
@@ -253,28 +249,50 @@ func (a *app) runBenchLatency(ctx context.Context, topic string, o *benchOptions
 	if err := o.validateLoad(); err != nil {
 		return err
 	}
-	report := &benchReport{Benchmark: "latency", Topic: topic, TargetRate: o.rate}
+	report := &benchReport{Benchmark: "latency", Protocol: o.protocol, Topic: topic, TargetRate: o.rate}
 	endToEnd := newLatencies()
 	err := a.withClient(func(c *client.Client) error {
 		return withBenchTopic(ctx, c, topic, o, func() error {
-			consumer, err := c.NewConsumer(client.WithMaxWait(time.Second))
+			poll, stop, err := a.benchConsumer(ctx, c, topic, o)
 			if err != nil {
 				return err
 			}
-			if err := consumer.AssignTopic(ctx, topic, client.Latest()); err != nil {
-				return errors.Join(err, consumer.Close())
-			}
-			if err := waitPositioned(ctx, consumer, a.timeout); err != nil {
-				return errors.Join(err, consumer.Close())
-			}
 			err = a.benchLoad(ctx, c, o, report, func(ctx context.Context, l *load, sent <-chan struct{}) error {
-				return receive(ctx, consumer, l, sent, endToEnd, a.timeout)
+				return receive(ctx, poll, l, sent, endToEnd, a.timeout)
 			})
-			return errors.Join(err, consumer.Close())
+			return errors.Join(err, stop())
 		})
 	})
 	report.EndToEnd = endToEnd.summary()
 	return a.printBench(report, err)
+}
+
+// pollFunc returns the next records, or none after a while.
+type pollFunc func(ctx context.Context) ([]*client.Record, error)
+
+// benchConsumer reads what is produced to the topic from now on.
+func (a *app) benchConsumer(ctx context.Context, c *client.Client, topic string, o *benchOptions) (poll pollFunc, stop func() error, err error) {
+	if o.protocol == protocolKafka {
+		source, err := endOfTopic(ctx, c, topic)
+		if err != nil {
+			return nil, nil, err
+		}
+		return source.poll, source.close, nil
+	}
+	consumer, err := c.NewConsumer(client.WithMaxWait(time.Second))
+	if err != nil {
+		return nil, nil, err
+	}
+	if err = consumer.AssignTopic(ctx, topic, client.Latest()); err == nil {
+		err = waitPositioned(ctx, consumer, a.timeout)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, consumer.Close())
+	}
+	poll = func(ctx context.Context) ([]*client.Record, error) {
+		return pollFor(ctx, true, pollInterval, consumer.Poll)
+	}
+	return poll, consumer.Close, nil
 }
 
 // waitPositioned polls until the consumer knows where it stands in each partition, so that it misses nothing of what comes.
@@ -300,11 +318,11 @@ func waitPositioned(ctx context.Context, consumer *client.Consumer, timeout time
 }
 
 // receive polls until everything that was acknowledged has been received.
-func receive(ctx context.Context, consumer *client.Consumer, l *load, sent <-chan struct{}, into *latencies, patience time.Duration) error {
+func receive(ctx context.Context, poll pollFunc, l *load, sent <-chan struct{}, into *latencies, patience time.Duration) error {
 	var received int64
 	var deadline time.Time
 	for {
-		records, err := pollFor(ctx, true, pollInterval, consumer.Poll)
+		records, err := poll(ctx)
 		if err != nil {
 			return err
 		}
@@ -333,12 +351,11 @@ func receive(ctx context.Context, consumer *client.Consumer, l *load, sent <-cha
 }
 
 func (a *app) runBenchConsume(ctx context.Context, topic string, o *benchOptions) error {
-	var err error
-	if o.pids, err = parsePIDs(o.brokerPIDs); err != nil {
+	if err := o.validateCommon(); err != nil {
 		return err
 	}
-	report := &benchReport{Benchmark: "consume", Topic: topic}
-	err = a.withClient(func(c *client.Client) error {
+	report := &benchReport{Benchmark: "consume", Protocol: o.protocol, Topic: topic}
+	err := a.withClient(func(c *client.Client) error {
 		n, err := requireTopic(ctx, c, topic)
 		if err != nil {
 			return err
@@ -351,7 +368,7 @@ func (a *app) runBenchConsume(ctx context.Context, topic string, o *benchOptions
 		if err != nil {
 			return err
 		}
-		source, err := newPartitionSource(c, wanted, ends, consumeOptions{start: startAt{kind: startEarliest}})
+		source, err := o.newSource(ctx, c, wanted, ends)
 		if err != nil {
 			return err
 		}

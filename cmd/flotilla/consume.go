@@ -186,18 +186,23 @@ func choosePartitions(topic string, n int32, chosen []int32) ([]client.TopicPart
 
 // endOffsets asks where the partitions end now.
 func endOffsets(ctx context.Context, c *client.Client, tps []client.TopicPartition) (map[client.TopicPartition]int64, error) {
+	return offsetsAt(ctx, c, tps, client.Latest())
+}
+
+// offsetsAt asks which offsets a position is at in the partitions.
+func offsetsAt(ctx context.Context, c *client.Client, tps []client.TopicPartition, position client.Position) (map[client.TopicPartition]int64, error) {
 	ask := map[client.TopicPartition]client.Position{}
 	for _, tp := range tps {
-		ask[tp] = client.Latest()
+		ask[tp] = position
 	}
-	ends := map[client.TopicPartition]int64{}
+	offsets := map[client.TopicPartition]int64{}
 	for tp, listed := range c.Admin().ListOffsets(ctx, ask) {
 		if listed.Err != nil {
 			return nil, listed.Err
 		}
-		ends[tp] = listed.Offset
+		offsets[tp] = listed.Offset
 	}
-	return ends, nil
+	return offsets, nil
 }
 
 // recordSource is where consume gets records from.
