@@ -138,7 +138,13 @@ func start(t *testing.T, line func(string), argv []string, args ...string) *runn
 			line(lines.Text())
 		}
 	}()
-	t.Cleanup(func() { cancel(); _ = r.wait() })
+	t.Cleanup(func() {
+		cancel()
+		_ = r.wait()
+		if said := r.tail.String(); said != "" && t.Failed() {
+			t.Logf("%s said: %s", r.what, said)
+		}
+	})
 	return r
 }
 

@@ -9,14 +9,12 @@ CompressionCodecs[CompressionTypes.LZ4] = () => {
   const lz4 = require('lz4js')
   return { compress: async encoder => Buffer.from(lz4.compress(encoder.buffer)), decompress: async buffer => Buffer.from(lz4.decompress(buffer)) }
 }
-CompressionCodecs[CompressionTypes.ZSTD] = () => {
-  const zstd = require('@bokuweb/zstd-wasm')
-  const ready = zstd.init()
-  return {
-    compress: async encoder => { await ready; return Buffer.from(zstd.compress(encoder.buffer, 3)) },
-    decompress: async buffer => { await ready; return Buffer.from(zstd.decompress(buffer)) }
-  }
-}
+let zstd // begun once: the client asks for its codec again for each batch
+const zstdReady = async () => { zstd = zstd || require('@bokuweb/zstd-wasm').init().then(() => require('@bokuweb/zstd-wasm')); return zstd }
+CompressionCodecs[CompressionTypes.ZSTD] = () => ({
+  compress: async encoder => Buffer.from((await zstdReady()).compress(encoder.buffer, 3)),
+  decompress: async buffer => Buffer.from((await zstdReady()).decompress(buffer))
+})
 
 const connect = brokers => new Kafka({ brokers: brokers.split(','), logLevel: logLevel.ERROR, retry: { initialRetryTime: 100, maxRetryTime: 1000, retries: 100 } })
 const stagedAt = i => 1700000000000 + 1000 * i
@@ -30,7 +28,8 @@ async function awaitTrue (what, ok) {
   }
 }
 
-// One request at a time, with what has come meanwhile: the client's idempotent producer needs that.
+// One request at a time, as its idempotent producer needs, and for one partition: when a request fails, the client forgets what another broker
+// has stored of the same send(), and some of its records are then lost, or refused as out of order.
 async function produce (brokers, topic, codec) {
   const producer = connect(brokers).producer({ idempotent: true, maxInFlightRequests: 1 })
   await producer.connect()
@@ -45,9 +44,12 @@ async function produce (brokers, topic, codec) {
       await new Promise(resolve => { wake = resolve })
       continue
     }
-    const messages = waiting.splice(0, 200)
-    await producer.send({ topic, messages, compression: codecs[codec] })
-    for (const m of messages) console.log('acked ' + m.value)
+    const perKey = new Map()
+    for (const m of waiting.splice(0)) perKey.set(m.key, [...(perKey.get(m.key) || []), m])
+    for (const messages of perKey.values()) {
+      await producer.send({ topic, messages, compression: codecs[codec] })
+      for (const m of messages) console.log('acked ' + m.value)
+    }
   }
   await producer.disconnect()
 }
