@@ -98,7 +98,7 @@ func (h *hosted) applySettings() {
 	t, r := h.topic, h.replica
 	h.mu.Unlock()
 	if r != nil {
-		r.UpdateSettings(settingsOf(t))
+		r.UpdateSettings(h.settingsOf(t))
 	}
 }
 
@@ -299,7 +299,7 @@ func (h *hosted) config(topic *metadata.Topic, failure chan error) partition.Con
 		Name: h.name, Group: h.group, Dir: filepath.Join(h.m.dir, h.dirName), FS: h.m.fs(),
 		LocalID: raft.ServerID(h.serverID), LocalAddr: metadata.ServerAddress(b.cfg.ID),
 		Transport: b.transport, Stable: b.stable.Group(h.group),
-		Settings: settingsOf(topic), Budget: h.m.budget, Limits: limits,
+		Settings: h.settingsOf(topic), Budget: h.m.budget, Limits: limits,
 		Timing: partition.Timing{Heartbeat: b.cfg.Timing.Heartbeat},
 		Now:    b.cfg.Seams.Now, Logger: b.log.Named("partition"), Meter: b.metrics.Topic(h.tp.Topic),
 		OnEvent: func(e partition.Event) { h.onEvent(e, failure) },
@@ -392,9 +392,13 @@ func (h *hosted) closeReplica() {
 	h.m.b.route.notify()
 }
 
-// settingsOf converts a topic's settings.
-func settingsOf(t *metadata.Topic) partition.Settings {
-	c := t.Config()
+// settingsOf are a topic's settings in effect on this broker.
+func (h *hosted) settingsOf(t *metadata.Topic) partition.Settings {
+	return toSettings(h.m.b.node.State().TopicConfig(t, h.m.b.cfg.ID))
+}
+
+// toSettings converts a topic's settings.
+func toSettings(c metadata.TopicConfig) partition.Settings {
 	s := partition.Settings{
 		SegmentBytes: c.SegmentBytes, SegmentAge: c.SegmentAge, RetentionAge: c.RetentionAge, RetentionBytes: c.RetentionBytes,
 		MaxMessageBytes: c.MaxMessageBytes, Compression: compressionOf(c.Compression), LogAppendTime: c.LogAppendTime,

@@ -150,8 +150,8 @@ func (b *Broker) serveKafka() error {
 	}
 	b.kafka = kafka.New(b.metrics.Observe(b, metrics.ListenerKafka), kafka.Options{
 		Self: b.cfg.ID, MaxMessageBytes: b.cfg.Memory.MaxMessageBytes, MaxFetchBytes: b.cfg.Memory.FetchBytes,
-		AppendTimeout: b.cfg.Timing.AppendTimeout, AutoCreateTopics: b.cfg.AutoCreateTopics, Configs: b.kafkaConfigs(),
-		Logger: b.log.Named("kafka"),
+		AppendTimeout: b.cfg.Timing.AppendTimeout,
+		Logger:        b.log.Named("kafka"),
 	})
 	b.wg.Go(func() {
 		var g errgroup.Group

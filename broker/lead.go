@@ -164,7 +164,7 @@ func (h *hosted) statusOf(ctx context.Context, s raft.Server) replicaStatus {
 func (h *hosted) preferLeader(r *partition.Replica) time.Duration {
 	b := h.m.b
 	_, p := h.assigned()
-	if !b.cfg.AutoBalanceLeaders || len(p.Replicas) == 0 || p.Replicas[0].Broker == b.cfg.ID {
+	if !b.balancesLeaders() || len(p.Replicas) == 0 || p.Replicas[0].Broker == b.cfg.ID {
 		return 0
 	}
 	every := b.cfg.Timing.ReconcileEvery

@@ -46,8 +46,9 @@ type replicaManager struct {
 	done     chan struct{}
 	removals *removals
 	rebuilds rebuilds
-	foreign  map[string]bool // told about already
-	shape    map[string]int  // partitions by topic, as the coordinators know; only run's
+	foreign  map[string]bool              // told about already
+	shape    map[string]int               // partitions by topic, as the coordinators know; only run's
+	settings map[string]map[string]string // metadata.State.BrokerSettings as told to all; only run's
 }
 
 func newReplicaManager(b *Broker) (*replicaManager, error) {
@@ -171,6 +172,7 @@ func (m *replicaManager) pass(s *metadata.State) error {
 	}
 	m.tellForeign(foreign)
 	groups := s.Groups()
+	m.tellSettings(s)
 	want := m.wanted(s, dirs, groups)
 	m.closeOthers(want)
 	m.openMissing(want)
@@ -198,6 +200,20 @@ func (m *replicaManager) tellCoordinators(s *metadata.State) {
 		if c := h.servingCoordinator(); c != nil {
 			c.TopicsChanged()
 		}
+	}
+}
+
+// tellSettings hands on settings of brokers that were altered.
+func (m *replicaManager) tellSettings(s *metadata.State) {
+	if maps.EqualFunc(s.BrokerSettings, m.settings, maps.Equal[map[string]string]) {
+		return
+	}
+	m.settings = s.BrokerSettings
+	m.log.Info("settings altered at run time", "now", describeSet(m.settings))
+	m.b.applyBrokerSettings()
+	for _, h := range m.all() {
+		h.applySettings()
+		h.wakeUp()
 	}
 }
 

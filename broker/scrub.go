@@ -55,12 +55,15 @@ func (s *scrubbing) progress() (done, total int64, completed time.Time) {
 	return s.done, s.total, s.completed
 }
 
+// errScrubOff ends the scrub of a replica when scrubbing is turned off meanwhile.
+var errScrubOff = errors.New("scrubbing was turned off")
+
 // scrub checks one replica after the other, over and over, until the broker stops.
 func (b *Broker) scrub() {
-	if b.cfg.Scrub.BytesPerSecond < 0 {
-		return
-	}
 	for b.sleep(b.cfg.Scrub.Every) == nil {
+		if b.scrubRate() < 0 {
+			continue // until it is altered
+		}
 		if b.scrubAll() != nil {
 			return
 		}
@@ -105,7 +108,11 @@ func (b *Broker) scrubReplica(h *hosted) {
 func (b *Broker) scrubPace(_ context.Context, bytes int) error {
 	b.metrics.ScrubBytes.Add(float64(bytes))
 	b.scrubbing.add(bytes)
-	return b.sleep(time.Duration(float64(bytes) / float64(b.cfg.Scrub.BytesPerSecond) * float64(time.Second)))
+	rate := b.scrubRate()
+	if rate < 0 {
+		return errScrubOff
+	}
+	return b.sleep(time.Duration(float64(bytes) / float64(rate) * float64(time.Second)))
 }
 
 // sleep waits; the error says that the broker stops.

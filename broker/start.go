@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/controller"
 	"github.com/flotilla-log/flotilla/broker/grpcapi"
-	"github.com/flotilla-log/flotilla/broker/kafka"
 	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/broker/metrics"
 	"github.com/flotilla-log/flotilla/membership"
@@ -232,23 +230,6 @@ func (b *Broker) serve(context.Context) error {
 	}
 	b.serveMetrics()
 	return nil
-}
-
-// kafkaConfigs is what DescribeConfigs tells of this broker, under Kafka's names.
-func (b *Broker) kafkaConfigs() []kafka.Config {
-	number := func(n int) string { return strconv.Itoa(n) }
-	return []kafka.Config{
-		{Name: "advertised.listeners", Value: b.kafkaListeners(), Documentation: "Where Kafka clients are told to connect."},
-		{Name: "auto.create.topics.enable", Value: strconv.FormatBool(b.cfg.AutoCreateTopics), Documentation: "Whether asking for a topic creates it."},
-		{Name: "broker.id", Value: number(int(b.cfg.ID)), Documentation: "The broker's number."},
-		{Name: "broker.rack", Value: b.cfg.Rack, Documentation: "The failure domain that replicas are spread over."},
-		{Name: "default.replication.factor", Value: number(int(b.defaultRF(b.cfg.DefaultReplicationFactor))), Documentation: "Of topics created without saying."},
-		{Name: "log.dirs", Value: b.cfg.DataDir, Documentation: "Where the broker keeps its data."},
-		{Name: "message.max.bytes", Value: number(b.cfg.Memory.MaxMessageBytes), Documentation: "The most that a topic's max.message.bytes may be."},
-		{Name: "node.id", Value: number(int(b.cfg.ID)), Documentation: "The broker's number."},
-		{Name: "num.partitions", Value: number(int(b.cfg.DefaultPartitions)), Documentation: "Of topics created without saying."},
-		{Name: "offsets.topic.num.partitions", Value: number(int(b.cfg.OffsetsPartitions)), Documentation: "Of the internal topic of consumer groups."},
-	}
 }
 
 // becomeReady waits until the broker is of use: it knows the cluster's metadata as of now, is registered in it, and its replicas are

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -32,7 +31,7 @@ func (b *Broker) CreateTopic(ctx context.Context, req api.CreateTopicRequest) (a
 		return api.TopicDescription{}, b.apiError(err, nil)
 	}
 	if req.ValidateOnly {
-		return describePlan(cmd), nil
+		return b.describePlan(cmd), nil
 	}
 	if _, err := b.node.Propose(ctx, cmd); err != nil {
 		return api.TopicDescription{}, b.apiError(err, nil)
@@ -56,7 +55,7 @@ func (b *Broker) checkNewTopic(req *api.CreateTopicRequest) error {
 		return api.Errorf(api.CodeTopicAlreadyExists, "topic %q exists already", req.Name)
 	}
 	if req.Partitions == 0 {
-		req.Partitions = b.cfg.DefaultPartitions
+		req.Partitions = b.defaultPartitions()
 	}
 	if req.Partitions < 0 || req.Partitions > maxPartitions {
 		return api.Errorf(api.CodeInvalidPartitions, "%d partitions: a topic has from 1 to %d", req.Partitions, maxPartitions)
@@ -65,7 +64,7 @@ func (b *Broker) checkNewTopic(req *api.CreateTopicRequest) error {
 		return api.Errorf(api.CodeInvalidReplicationFactor, "replication factor %d: it must be at least 1", req.ReplicationFactor)
 	}
 	if req.ReplicationFactor == 0 {
-		req.ReplicationFactor = b.defaultRF(b.cfg.DefaultReplicationFactor)
+		req.ReplicationFactor = b.defaultReplicationFactor()
 	}
 	return nil
 }
@@ -89,12 +88,7 @@ func (b *Broker) checkSettings(set map[string]string) error {
 	if err := metadata.ValidateSettings(set); err != nil {
 		return err
 	}
-	if v, ok := set["max.message.bytes"]; ok {
-		if n, err := strconv.ParseInt(v, 10, 64); err == nil && n > int64(b.cfg.Memory.MaxMessageBytes) {
-			return api.Errorf(api.CodeInvalidConfig, "max.message.bytes=%d: this cluster takes messages of at most %d bytes", n, b.cfg.Memory.MaxMessageBytes)
-		}
-	}
-	return nil
+	return b.checkMessageBytes("max.message.bytes", set)
 }
 
 // planTopic places the partitions.
@@ -113,14 +107,18 @@ func (b *Broker) planTopic(req api.CreateTopicRequest, kind metadata.Kind, inter
 	return cmd, nil
 }
 
-func describePlan(cmd *metadata.CreateTopic) api.TopicDescription {
-	d := api.TopicDescription{Name: cmd.Name, ReplicationFactor: cmd.ReplicationFactor, Settings: metadata.DescribeSettings(cmd.Settings)}
+func (b *Broker) describePlan(cmd *metadata.CreateTopic) api.TopicDescription {
+	d := api.TopicDescription{Name: cmd.Name, ReplicationFactor: cmd.ReplicationFactor, Settings: b.describeSettings(cmd.Settings)}
 	for i, brokers := range cmd.Assignment {
 		d.Partitions = append(d.Partitions, api.PartitionDescription{
 			Partition: int32(i), Leader: api.NoBroker, LeaderEpoch: -1, Replicas: brokers, LogStart: -1, HighWatermark: -1, SizeBytes: -1,
 		})
 	}
 	return d
+}
+
+func (b *Broker) describeSettings(set map[string]string) []api.TopicSetting {
+	return b.node.State().DescribeTopicSettings(set, b.cfg.ID)
 }
 
 // awaitLeaders waits until all partitions of a topic have leaders, the topic has gone, or Timing.CreateWait has passed.
@@ -230,7 +228,7 @@ func (b *Broker) DescribeTopic(ctx context.Context, name string) (api.TopicDescr
 		return api.TopicDescription{}, err
 	}
 	d := api.TopicDescription{
-		Name: t.Name, ID: t.ID, Internal: t.Internal, ReplicationFactor: t.ReplicationFactor, Settings: metadata.DescribeSettings(t.Settings),
+		Name: t.Name, ID: t.ID, Internal: t.Internal, ReplicationFactor: t.ReplicationFactor, Settings: b.describeSettings(t.Settings),
 	}
 	statuses := b.leaderStatuses(ctx, t.Partitions)
 	for i, p := range t.Partitions {

@@ -78,6 +78,7 @@ type Broker interface {
 	GroupAdmin
 	Replicas
 	Reassignments
+	Configs
 	Cluster
 }
 
@@ -219,8 +220,12 @@ type TopicDescription struct {
 // TopicSetting is one setting in effect.
 type TopicSetting struct {
 	Key, Value    string
-	IsDefault     bool
+	IsDefault     bool // the topic does not set it
 	Documentation string
+	Type          ConfigType
+	Source        ConfigSource
+	// Synonyms are all values that there are, the one in effect first.
+	Synonyms []ConfigValue
 }
 
 // PartitionDescription is all about a partition. Replicas[0] is the preferred leader.

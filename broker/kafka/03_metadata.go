@@ -87,7 +87,7 @@ const autoCreateMax = 64
 
 // autoCreate creates those topics that do not exist. What fails is unknown in the response.
 func (s *Server) autoCreate(ctx context.Context, names []string) {
-	if !s.opts.AutoCreateTopics {
+	if !s.broker.AutoCreateTopics() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, createWait)

@@ -69,7 +69,7 @@ func (s *Server) createTopic(ctx context.Context, in *kmsg.CreateTopicsRequestTo
 	out.TopicID, out.NumPartitions, out.ReplicationFactor = d.ID, int32(len(d.Partitions)), d.ReplicationFactor
 	for _, c := range d.Settings {
 		e := kmsg.NewCreateTopicsResponseTopicConfig()
-		e.Name, e.Value, e.Source = c.Key, text(c.Value), int8(settingSource(c))
+		e.Name, e.Value, e.Source = c.Key, text(c.Value), int8(configSources[c.Source])
 		out.Configs = append(out.Configs, e)
 	}
 }

@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strconv"
 
@@ -11,8 +10,17 @@ import (
 	"github.com/flotilla-log/flotilla/broker/api"
 )
 
-// DescribeConfigs, versions 0 to 4. v1: sources and synonyms; v3: types and documentation; v4: flexible. Topics have settings, which can be altered;
-// those of a broker are fixed when it starts.
+// DescribeConfigs, versions 0 to 4. v1: sources and synonyms; v3: types and documentation; v4: flexible. Topics and brokers have settings; a broker tells only
+// its own, and, under an empty name, those that were altered for all brokers.
+
+// configSources are Kafka's numbers of the sources.
+var configSources = map[api.ConfigSource]kmsg.ConfigSource{
+	api.SourceTopic:          kmsg.ConfigSourceDynamicTopicConfig,
+	api.SourceDynamicBroker:  kmsg.ConfigSourceDynamicBrokerConfig,
+	api.SourceDynamicDefault: kmsg.ConfigSourceDynamicDefaultBrokerConfig,
+	api.SourceStaticBroker:   kmsg.ConfigSourceStaticBrokerConfig,
+	api.SourceDefault:        kmsg.ConfigSourceDefaultConfig,
+}
 
 func (s *Server) describeConfigs(ctx context.Context, _ *request, req *kmsg.DescribeConfigsRequest) reply {
 	resp := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
@@ -20,102 +28,74 @@ func (s *Server) describeConfigs(ctx context.Context, _ *request, req *kmsg.Desc
 		in := &req.Resources[i]
 		out := kmsg.NewDescribeConfigsResponseResource()
 		out.ResourceType, out.ResourceName = in.ResourceType, in.ResourceName
-		configs, err := s.configsOf(ctx, in)
+		configs, err := s.configsOf(ctx, in.ResourceType, in.ResourceName)
 		out.ErrorCode, out.ErrorMessage = codeOf(err, admin), messageOf(err)
 		for _, c := range configs {
-			if in.ConfigNames != nil && !slices.Contains(in.ConfigNames, c.Name) {
-				continue
+			if in.ConfigNames == nil || slices.Contains(in.ConfigNames, c.Key) {
+				out.Configs = append(out.Configs, toConfig(c, req))
 			}
-			if !req.IncludeDocumentation {
-				c.Documentation = nil
-			}
-			if !req.IncludeSynonyms {
-				c.ConfigSynonyms = nil
-			}
-			out.Configs = append(out.Configs, c)
 		}
 		resp.Resources = append(resp.Resources, out)
 	}
 	return resp
 }
 
-func (s *Server) configsOf(ctx context.Context, in *kmsg.DescribeConfigsRequestResource) ([]kmsg.DescribeConfigsResponseResourceConfig, error) {
-	switch in.ResourceType {
+// configsOf lists the settings of a topic or a broker.
+func (s *Server) configsOf(ctx context.Context, kind kmsg.ConfigResourceType, name string) ([]api.BrokerSetting, error) {
+	switch kind {
 	case kmsg.ConfigResourceTypeTopic:
-		d, err := s.broker.DescribeTopic(ctx, in.ResourceName)
+		d, err := s.broker.DescribeTopic(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		var out []kmsg.DescribeConfigsResponseResourceConfig
-		for _, c := range d.Settings {
-			out = append(out, toConfig(c.Key, c.Value, c.Documentation, settingSource(c), false))
+		out := make([]api.BrokerSetting, len(d.Settings))
+		for i, c := range d.Settings {
+			out[i] = api.BrokerSetting{
+				ConfigValue: api.ConfigValue{Key: c.Key, Value: c.Value, Source: c.Source}, Type: c.Type, Documentation: c.Documentation, Synonyms: c.Synonyms,
+			}
 		}
 		return out, nil
 	case kmsg.ConfigResourceTypeBroker:
-		return s.brokerConfigs(in.ResourceName)
+		id, err := brokerNamed(name)
+		if err != nil {
+			return nil, err
+		}
+		return s.broker.BrokerSettings(ctx, id)
 	}
-	return nil, api.Errorf(api.CodeInvalidRequest, "only topics and brokers have settings here")
+	return nil, errKind(kind)
 }
 
-// brokerConfigs are this broker's. The cluster-wide dynamic ones, which an empty name asks for, do not exist.
-func (s *Server) brokerConfigs(name string) ([]kmsg.DescribeConfigsResponseResourceConfig, error) {
+// brokerNamed is the broker that a resource's name means: api.NoBroker for all of them.
+func brokerNamed(name string) (api.BrokerID, error) {
 	if name == "" {
-		return nil, nil
+		return api.NoBroker, nil
 	}
-	if name != strconv.Itoa(int(s.opts.Self)) {
-		return nil, api.Errorf(api.CodeInvalidRequest, "this is broker %d: ask broker %q for its settings", s.opts.Self, name)
+	id, err := strconv.ParseInt(name, 10, 32)
+	if err != nil || id < 0 {
+		return api.NoBroker, api.Errorf(api.CodeInvalidRequest, "a broker is named by its number, not %q", name)
 	}
-	var out []kmsg.DescribeConfigsResponseResourceConfig
-	for _, c := range s.opts.Configs {
-		out = append(out, toConfig(c.Name, c.Value, c.Documentation, kmsg.ConfigSourceStaticBrokerConfig, true))
-	}
-	return out, nil
+	return api.BrokerID(id), nil
 }
 
-func settingSource(c api.TopicSetting) kmsg.ConfigSource {
-	if c.IsDefault {
-		return kmsg.ConfigSourceDefaultConfig
-	}
-	return kmsg.ConfigSourceDynamicTopicConfig
+func errKind(kind kmsg.ConfigResourceType) error {
+	return api.Errorf(api.CodeInvalidRequest, "resource type %d has no settings here: only topics and brokers do", kind)
 }
 
-func toConfig(name, value, doc string, source kmsg.ConfigSource, readOnly bool) kmsg.DescribeConfigsResponseResourceConfig {
+func toConfig(s api.BrokerSetting, req *kmsg.DescribeConfigsRequest) kmsg.DescribeConfigsResponseResourceConfig {
 	c := kmsg.NewDescribeConfigsResponseResourceConfig()
-	c.Name, c.Value, c.ReadOnly, c.Source, c.IsDefault = name, text(value), readOnly, source, source == kmsg.ConfigSourceDefaultConfig
-	c.Documentation, c.ConfigType = orNil(doc), configType(name, value)
-	synonym := kmsg.NewDescribeConfigsResponseResourceConfigConfigSynonym()
-	synonym.Name, synonym.Value, synonym.Source = name, c.Value, source
-	c.ConfigSynonyms = append(c.ConfigSynonyms, synonym)
+	c.Name, c.Value, c.ReadOnly, c.Source = s.Key, text(s.Value), s.ReadOnly, configSources[s.Source]
+	c.IsDefault = s.Source == api.SourceDefault
+	c.ConfigType = kmsg.ConfigType(s.Type)
+	if req.IncludeDocumentation {
+		c.Documentation = orNil(s.Documentation)
+	}
+	if !req.IncludeSynonyms {
+		return c
+	}
+	for _, v := range s.Synonyms {
+		synonym := kmsg.NewDescribeConfigsResponseResourceConfigConfigSynonym()
+		synonym.Name, synonym.Value, synonym.Source = v.Key, text(v.Value), configSources[v.Source]
+		c.ConfigSynonyms = append(c.ConfigSynonyms, synonym)
+	}
 	return c
-}
-
-// configType is Kafka's type of a setting.
-func configType(name, value string) kmsg.ConfigType {
-	switch name {
-	case "cleanup.policy", "log.dirs", "advertised.listeners":
-		return kmsg.ConfigTypeList
-	case "retention.ms", "retention.bytes", "segment.ms":
-		return kmsg.ConfigTypeLong
-	case "broker.rack":
-		return kmsg.ConfigTypeString
-	}
-	if _, err := strconv.ParseInt(value, 10, 64); err == nil {
-		return kmsg.ConfigTypeInt
-	}
-	if _, err := strconv.ParseBool(value); err == nil {
-		return kmsg.ConfigTypeBoolean
-	}
-	return kmsg.ConfigTypeString
-}
-
-// errFixed refuses to alter what cannot be.
-func errFixed(kind kmsg.ConfigResourceType) error {
-	return api.Errorf(api.CodeInvalidRequest, "settings of %s cannot be altered: only those of topics can", kindName(kind))
-}
-
-func kindName(kind kmsg.ConfigResourceType) string {
-	if kind == kmsg.ConfigResourceTypeBroker {
-		return "a broker, which are fixed when it starts,"
-	}
-	return fmt.Sprintf("resource type %d", kind)
 }

@@ -8,34 +8,66 @@ import (
 	"github.com/flotilla-log/flotilla/broker/api"
 )
 
-// AlterConfigs, versions 0 to 2. v2: flexible. It replaces all settings of a topic: those not named go back to their defaults.
+// AlterConfigs, versions 0 to 2. v2: flexible. It replaces all settings of a topic or a broker: those not named go back to what they are without.
 
 func (s *Server) alterConfigs(ctx context.Context, _ *request, req *kmsg.AlterConfigsRequest) reply {
 	resp := req.ResponseKind().(*kmsg.AlterConfigsResponse)
+	count := map[resource]int{}
+	for _, in := range req.Resources {
+		count[resource{in.ResourceType, in.ResourceName}]++
+	}
 	for i := range req.Resources {
 		in := &req.Resources[i]
 		out := kmsg.NewAlterConfigsResponseResource()
 		out.ResourceType, out.ResourceName = in.ResourceType, in.ResourceName
-		err := s.replaceConfigs(ctx, in, req.ValidateOnly)
+		err := errTwice(count[resource{in.ResourceType, in.ResourceName}])
+		if err == nil {
+			err = s.replaceConfigs(ctx, in, req.ValidateOnly)
+		}
 		out.ErrorCode, out.ErrorMessage = codeOf(err, admin), messageOf(err)
 		resp.Resources = append(resp.Resources, out)
 	}
 	return resp
 }
 
+// resource names a topic or a broker.
+type resource struct {
+	kind kmsg.ConfigResourceType
+	name string
+}
+
+func errTwice(count int) error {
+	if count > 1 {
+		return api.Errorf(api.CodeInvalidRequest, "the resource is in the request more than once")
+	}
+	return nil
+}
+
 func (s *Server) replaceConfigs(ctx context.Context, in *kmsg.AlterConfigsRequestResource, validateOnly bool) error {
-	if in.ResourceType != kmsg.ConfigResourceTypeTopic {
-		return errFixed(in.ResourceType)
+	set := map[string]string{}
+	for _, c := range in.Configs {
+		if _, twice := set[c.Name]; twice {
+			return api.Errorf(api.CodeInvalidRequest, "%s is in the request more than once", c.Name)
+		}
+		if c.Value == nil {
+			return errNull(c.Name)
+		}
+		set[c.Name] = *c.Value
+	}
+	switch in.ResourceType {
+	case kmsg.ConfigResourceTypeBroker:
+		id, err := brokerNamed(in.ResourceName)
+		if err != nil {
+			return err
+		}
+		return s.broker.AlterBroker(ctx, api.AlterBrokerRequest{Broker: id, Set: set, Replace: true, ValidateOnly: validateOnly})
+	case kmsg.ConfigResourceTypeTopic:
+	default:
+		return errKind(in.ResourceType)
 	}
 	d, err := s.broker.DescribeTopic(ctx, in.ResourceName)
 	if err != nil {
 		return err
-	}
-	set := map[string]string{}
-	for _, c := range in.Configs {
-		if c.Value != nil {
-			set[c.Name] = *c.Value
-		}
 	}
 	var unset []string
 	for _, c := range d.Settings {
@@ -43,17 +75,35 @@ func (s *Server) replaceConfigs(ctx context.Context, in *kmsg.AlterConfigsReques
 			unset = append(unset, c.Key)
 		}
 	}
-	return s.alterTopic(ctx, d.Name, set, unset, validateOnly)
+	return s.alterTopic(ctx, d, set, unset, validateOnly)
+}
+
+func errNull(name string) error {
+	return api.Errorf(api.CodeInvalidRequest, "%s has no value: delete it with IncrementalAlterConfigs, or leave it out", name)
 }
 
 // alterTopic sets and unsets. To validate only, it plans a topic with the same settings.
-func (s *Server) alterTopic(ctx context.Context, name string, set map[string]string, unset []string, validateOnly bool) error {
-	if validateOnly {
-		_, err := s.broker.CreateTopic(ctx, api.CreateTopicRequest{Name: validationName, Partitions: 1, ReplicationFactor: 1, Settings: set, ValidateOnly: true})
+func (s *Server) alterTopic(ctx context.Context, d api.TopicDescription, set map[string]string, unset []string, validateOnly bool) error {
+	if !validateOnly {
+		_, err := s.broker.AlterTopic(ctx, d.Name, set, unset)
 		return err
 	}
-	_, err := s.broker.AlterTopic(ctx, name, set, unset)
+	for _, key := range unset {
+		if _, ok := settingNamed(d.Settings, key); !ok {
+			return api.Errorf(api.CodeInvalidConfig, "there is no topic setting %q", key)
+		}
+	}
+	_, err := s.broker.CreateTopic(ctx, api.CreateTopicRequest{Name: validationName, Partitions: 1, ReplicationFactor: 1, Settings: set, ValidateOnly: true})
 	return err
+}
+
+func settingNamed(list []api.TopicSetting, key string) (api.TopicSetting, bool) {
+	for _, s := range list {
+		if s.Key == key {
+			return s, true
+		}
+	}
+	return api.TopicSetting{}, false
 }
 
 // validationName is of a topic that is never created.

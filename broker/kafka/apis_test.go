@@ -253,7 +253,12 @@ func TestOffsetForLeaderEpoch(t *testing.T) {
 }
 
 func TestIncrementalLists(t *testing.T) {
-	now := []api.TopicSetting{{Key: "cleanup.policy", Value: "delete"}, {Key: "retention.ms", Value: "5"}}
+	now := func(key string) (string, api.ConfigType) {
+		if key == "cleanup.policy" {
+			return "delete", api.ConfigList
+		}
+		return "5", api.ConfigLong
+	}
 	for _, c := range []struct {
 		op          kmsg.IncrementalAlterConfigOp
 		name, value string

@@ -55,3 +55,21 @@ func (f *fakeBroker) Reassign(_ context.Context, req api.ReassignRequest) []erro
 func (f *fakeBroker) Reassignments(context.Context, []api.TopicPartition) ([]api.Reassignment, error) {
 	return []api.Reassignment{{TopicPartition: api.TopicPartition{Topic: "orders"}, Replicas: []api.BrokerID{2, 1}, Adding: []api.BrokerID{2}, Removing: []api.BrokerID{1}}}, nil
 }
+
+func (f *fakeBroker) BrokerSettings(_ context.Context, id api.BrokerID) ([]api.BrokerSetting, error) {
+	if id == api.NoBroker {
+		return nil, nil
+	}
+	if id != 1 {
+		return nil, api.Errorf(api.CodeInvalidRequest, "ask broker %d", id)
+	}
+	value := api.ConfigValue{Key: "num.partitions", Value: "1", Source: api.SourceDefault}
+	return []api.BrokerSetting{{ConfigValue: value, Type: api.ConfigInt, Documentation: "doc", Synonyms: []api.ConfigValue{value}}}, nil
+}
+func (f *fakeBroker) AlterBroker(_ context.Context, req api.AlterBrokerRequest) error {
+	if _, ok := req.Set["num.partitions"]; !ok && len(req.Set) > 0 {
+		return api.Errorf(api.CodeInvalidConfig, "unknown")
+	}
+	return nil
+}
+func (f *fakeBroker) AutoCreateTopics() bool { return true }

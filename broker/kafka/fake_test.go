@@ -182,7 +182,7 @@ func (f *fakeBroker) FetchOffsets(_ context.Context, _ string, tps []api.TopicPa
 
 func (f *fakeBroker) description() api.TopicDescription {
 	return api.TopicDescription{Name: "orders", ID: topicID, ReplicationFactor: 1, Partitions: make([]api.PartitionDescription, 2),
-		Settings: []api.TopicSetting{{Key: "cleanup.policy", Value: "delete", IsDefault: true}, {Key: "retention.ms", Value: "5"}}}
+		Settings: []api.TopicSetting{{Key: "cleanup.policy", Value: "delete", IsDefault: true, Type: api.ConfigList}, {Key: "retention.ms", Value: "5"}}}
 }
 
 func (f *fakeBroker) CreateTopic(_ context.Context, req api.CreateTopicRequest) (api.TopicDescription, error) {

@@ -35,16 +35,7 @@ type Options struct {
 	StallTimeout time.Duration
 	// AppendTimeout is for produce requests that set none. Default 30 s.
 	AppendTimeout time.Duration
-	// AutoCreateTopics creates topics that clients ask for and that do not exist.
-	AutoCreateTopics bool
-	// Configs are the broker's settings, as DescribeConfigs tells them, sorted by name.
-	Configs []Config
-	Logger  hclog.Logger
-}
-
-// Config is one setting of the broker.
-type Config struct {
-	Name, Value, Documentation string
+	Logger        hclog.Logger
 }
 
 const (

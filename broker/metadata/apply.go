@@ -157,6 +157,9 @@ func (c *RemoveBroker) apply(ch *change) (Result, error) {
 	}
 	ch.ownBrokers()
 	delete(ch.s.Brokers, c.ID)
+	if ch.s.SetAt(c.ID) != nil {
+		ch.setBrokerSettings(c.ID, nil)
+	}
 	return Result{}, nil
 }
 

@@ -178,6 +178,7 @@ var kinds = map[string]func() Command{
 	"delete-topic":       func() Command { return &DeleteTopic{} },
 	"set-replicas":       func() Command { return &SetReplicas{} },
 	"reassign":           func() Command { return &Reassign{} },
+	"alter-broker":       func() Command { return &AlterBroker{} },
 	"report":             func() Command { return &Report{} },
 	"quarantine-replica": func() Command { return &QuarantineReplica{} },
 	"allocate-producers": func() Command { return &AllocateProducerIDs{} },

@@ -27,9 +27,12 @@ type State struct {
 	// NextProducerID is the first producer ID not yet allocated to a broker; the very first is 1.
 	NextProducerID int64 `json:"next_producer_id"`
 	// Rebalance asks the controller to spread replicas and leaders evenly; it clears the flag when nothing is left to do.
-	Rebalance bool                     `json:"rebalance,omitempty"`
-	Brokers   map[api.BrokerID]*Broker `json:"brokers"`
-	Topics    map[string]*Topic        `json:"topics"`
+	Rebalance bool `json:"rebalance,omitempty"`
+	// BrokerSettings is what was set at run time: by broker ID in decimal, and for all brokers under "". See SetAt.
+	BrokerSettings map[string]map[string]string `json:"broker_settings,omitempty"`
+
+	Brokers map[api.BrokerID]*Broker `json:"brokers"`
+	Topics  map[string]*Topic        `json:"topics"`
 }
 
 // Broker is what the cluster has on record about a broker.

@@ -170,9 +170,22 @@ func (g *Group) grew(args *raft.AppendEntriesRequest) {
 	}
 }
 
+// SetCatchUpRate changes Config.CatchUpBytesPerSecond while the transport runs. 0 goes back to that.
+func (t *Transport) SetCatchUpRate(bytesPerSecond int64) {
+	t.catchUpSet.Store(bytesPerSecond)
+	t.slowLane.setRate(t.now(), t.catchUpLimit())
+}
+
+func (t *Transport) catchUpLimit() int64 {
+	if n := t.catchUpSet.Load(); n != 0 {
+		return n
+	}
+	return t.cfg.CatchUpBytesPerSecond
+}
+
 // adaptCatchUp keeps the slow lane's rate at what is configured, or at twice the rate at which groups grow where that is more. The sweeper calls it.
 func (t *Transport) adaptCatchUp(now time.Duration) {
-	limit := t.cfg.CatchUpBytesPerSecond
+	limit := t.catchUpLimit()
 	passed := now - t.rated
 	if limit < 0 || passed < time.Second {
 		return

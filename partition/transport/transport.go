@@ -135,15 +135,16 @@ type counters struct {
 //
 // Lock order: peer.mu, then mu; conn.mu and window.mu are innermost.
 type Transport struct {
-	cfg       Config
-	log       hclog.Logger
-	start     time.Time
-	stats     counters
-	queued    window        // received requests that raft has not answered
-	slowLane  throttle      // of catch-up traffic
-	committed atomic.Uint64 // bytes that the groups led here have committed, about
-	slots     chan struct{}
-	calls     chan struct{}
+	cfg        Config
+	log        hclog.Logger
+	start      time.Time
+	stats      counters
+	queued     window        // received requests that raft has not answered
+	slowLane   throttle      // of catch-up traffic
+	catchUpSet atomic.Int64  // see SetCatchUpRate
+	committed  atomic.Uint64 // bytes that the groups led here have committed, about
+	slots      chan struct{}
+	calls      chan struct{}
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
