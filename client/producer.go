@@ -34,7 +34,8 @@ type Producer struct {
 	streams *streamSet
 	ids     producerIDs
 	appends producerIDs // identity of Append
-	pool    sync.Pool   // of *record.Builder
+	eager   eagerness
+	pool    sync.Pool // of *record.Builder
 
 	ctx    context.Context // ends when Close has flushed
 	cancel context.CancelFunc
@@ -61,6 +62,7 @@ func (c *Client) NewProducer(opts ...ProducerOption) (*Producer, error) {
 		client: c, cfg: cfg, memory: semaphore.NewWeighted(cfg.bufferBytes), topics: make(map[string]*topicProducer),
 		appenders: make(map[TopicPartition]*appender), ids: newProducerIDs(), appends: newProducerIDs(),
 	}
+	p.eager.on = cfg.linger == DefaultLinger
 	p.pool.New = func() any { return record.NewBuilder(record.BuilderOptions{Compression: cfg.compression}) }
 	p.ctx, p.cancel = context.WithCancel(c.ctx)
 	p.streams = newStreamSet(p.ctx, c.pool, &p.wg)

@@ -52,6 +52,7 @@ func (pp *partitionProducer) remove(b *batch) {
 	if b.inFlight {
 		b.inFlight = false
 		pp.inFlight--
+		pp.p.eager.answered()
 	}
 	pp.sent = slices.DeleteFunc(pp.sent, func(x *batch) bool { return x == b })
 }
@@ -60,6 +61,7 @@ func (pp *partitionProducer) remove(b *batch) {
 func (pp *partitionProducer) failed(b *batch, err error) {
 	b.inFlight = false
 	pp.inFlight--
+	pp.p.eager.answered()
 	pp.draining = true
 	b.gap = errors.Is(err, CodeOutOfOrderSequence)
 	b.maybe = b.maybe || outcomeUnknown(err)

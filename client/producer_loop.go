@@ -150,7 +150,7 @@ func (pp *partitionProducer) pending(now time.Time, wake *alarm) bool {
 	}
 	due := o.created.Add(pp.p.cfg.linger)
 	wake.set(due)
-	return !now.Before(due)
+	return !now.Before(due) || pp.p.eager.may(pp, now)
 }
 
 func (pp *partitionProducer) noLeader() {
@@ -257,6 +257,7 @@ func (pp *partitionProducer) dispatch(b *batch, now time.Time, leader Broker, wa
 		b.deadline = end
 	}
 	pp.inFlight++
+	pp.p.eager.sent()
 	wake.set(b.deadline)
 	timeout := min(pp.p.cfg.produceTimeout, max(pp.expiry(b).Sub(now), time.Millisecond))
 	pp.p.streams.send(leader.Address, &request{owner: pp, batch: b, attempt: b.attempt, message: &pb.ProduceRequest{

@@ -30,7 +30,7 @@ const maxInFlightIdempotent = 5
 
 func defaultProducerConfig() producerConfig {
 	return producerConfig{
-		linger:          5 * time.Millisecond,
+		linger:          DefaultLinger,
 		batchBytes:      256 << 10,
 		maxRecordBytes:  1 << 20,
 		bufferBytes:     64 << 20,
@@ -64,8 +64,12 @@ func (c *producerConfig) validate() error {
 	return nil
 }
 
-// WithLinger is how long a batch waits for more records before it is sent, unless it is full or a Flush is under way. 0 sends as soon
-// as the partition has nothing in flight to wait for. Default 5 ms, Kafka's.
+// DefaultLinger is how long a batch waits at most for more records by default: Kafka's. With exactly this linger it goes at once while nothing of the producer is in
+// flight, and otherwise with the answer to the last batch that is, up to 2,000 times a second: so a producer of few records does not wait in vain.
+const DefaultLinger = 5 * time.Millisecond
+
+// WithLinger is how long a batch waits for more records before it is sent, unless it is full or a Flush is under way. 0 never waits. The default,
+// DefaultLinger, is an upper bound.
 func WithLinger(d time.Duration) ProducerOption { return func(c *producerConfig) { c.linger = d } }
 
 // WithBatchBytes is the size at which a batch is full, before compression. Default 256 KiB. A record larger than that gets a batch to itself.

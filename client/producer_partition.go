@@ -55,6 +55,8 @@ type partitionProducer struct {
 	acc    accumulator
 	wake   chan struct{} // capacity 1
 
+	lingers bool // in eagerness.lingering, and guarded by its lock
+
 	sent     []*batch // sequenced and not yet acknowledged, in order; in flight or to be sent again
 	inFlight int
 	draining bool // something failed: send nothing until nothing is in flight
@@ -164,11 +166,15 @@ func (pp *partitionProducer) take(now time.Time) (*batch, time.Time) {
 		return nil, time.Time{}
 	}
 	due := o.created.Add(pp.p.cfg.linger)
-	if o.urgent || !now.Before(due) || pp.p.waiting.Load() > 0 {
-		pp.acc.open = nil
-		return o, time.Time{}
+	eager := false
+	if !o.urgent && now.Before(due) && pp.p.waiting.Load() == 0 {
+		if eager = pp.p.eager.may(pp, now); !eager {
+			return nil, due
+		}
+		pp.p.eager.spend(now)
 	}
-	return nil, due
+	pp.acc.open = nil
+	return o, time.Time{}
 }
 
 // takeExpired removes the next waiting batch if its delivery timeout is over; else it says when that will be.

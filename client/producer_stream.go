@@ -137,7 +137,7 @@ func (st *produceStream) has(b *batch) bool {
 
 // write opens the stream and is the only one to send on it.
 func (st *produceStream) write() {
-	stream, err := st.conn.log.ProduceStream(st.ctx)
+	stream, err := st.conn.log.ProduceStream(st.ctx, forceProduceCodec())
 	if err != nil {
 		st.fail(toError(context.Background(), "Produce", err))
 		return

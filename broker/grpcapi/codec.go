@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	pb "github.com/flotilla-log/flotilla/proto/flotilla/v1"
 )
 
 // maxElements bounds the messages and strings within one request. Protobuf spends two bytes on an empty one and Go a hundred, so the
@@ -26,9 +28,15 @@ func (c boundedCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
 	}
+	if req, ok := v.(*pb.ProduceRequest); ok {
+		return unmarshalProduce(data, req)
+	}
 	buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer buf.Free()
-	b := buf.ReadOnlyData()
+	return unmarshalBounded(buf.ReadOnlyData(), m)
+}
+
+func unmarshalBounded(b []byte, m proto.Message) error {
 	if left := countElements(b, m.ProtoReflect().Descriptor(), maxElements); left < 0 {
 		return fmt.Errorf("the request has more than %d elements (records, headers, partitions, names): split it into smaller ones, or send records as a batch", maxElements)
 	}

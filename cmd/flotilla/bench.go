@@ -71,7 +71,7 @@ func (o *benchOptions) registerLoad(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.duration, "duration", 10*time.Second, "stop after this long")
 	fs.Var(&o.recordBytes, "record-bytes", "size of a record's value")
 	fs.Var(&o.batchBytes, "batch-bytes", "size at which a batch is sent")
-	fs.DurationVar(&o.linger, "linger", 5*time.Millisecond, "wait this long for more records to fill a batch")
+	fs.DurationVar(&o.linger, "linger", client.DefaultLinger, lingerHelp)
 	fs.StringVar(&o.compression, "compression", "none", "none, gzip, snappy, lz4 or zstd; the values are random text, of which it saves about a quarter")
 	fs.Var(&o.buffer, "buffer-bytes", "most bytes that wait for their acknowledgement")
 }

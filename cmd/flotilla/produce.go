@@ -62,6 +62,8 @@ const produceExample = `  echo 'hello' | flotilla produce greetings
   flotilla produce access --file access.log --key-regex '^(\S+) '
   tail -F app.log | flotilla produce logs --linger 100ms`
 
+const lingerHelp = "wait this long for more records to fill a batch; with the default, not while nothing is in flight"
+
 func (a *app) produceCommand() *cobra.Command {
 	var o produceOptions
 	cmd := &cobra.Command{
@@ -84,7 +86,7 @@ func (a *app) produceCommand() *cobra.Command {
 	fs.StringArrayVarP(&o.headers, "header", "H", nil, "add a header NAME=VALUE to every record; may be repeated")
 	fs.Int32VarP(&o.partition, "partition", "p", -1, "produce to this partition; -1: by key as Kafka does, or spread if there is none")
 	fs.StringVarP(&o.compression, "compression", "z", "none", "none, gzip, snappy, lz4 or zstd")
-	fs.DurationVar(&o.linger, "linger", 5*time.Millisecond, "wait this long for more records to fill a batch")
+	fs.DurationVar(&o.linger, "linger", client.DefaultLinger, lingerHelp)
 	fs.Var(&o.batch, "batch-bytes", "size at which a batch is sent")
 	fs.Var(&o.maxLine, "max-line-bytes", "reject longer lines")
 	fs.StringVar(&o.onError, "on-error", onErrorStop, "what to do about a line that is no record: stop or skip")
