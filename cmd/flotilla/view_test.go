@@ -65,15 +65,24 @@ func TestViews(t *testing.T) {
 	cluster := clusterToJSON(&client.ClusterStatus{
 		ClusterID: "c-1", Controller: 1, BrokerID: 3, Version: "0.1.0", Topics: 2, Partitions: 24,
 		Brokers: []client.BrokerStatus{
-			{ID: 1, GRPCAddress: "a:7070", PeerAddress: "a:7071", GossipAddress: "a:7072", Rack: "r1", Version: "0.1.0", State: client.BrokerAlive, Replicas: 24, Leaders: 13, Controller: true, MetadataVoter: true},
-			{ID: 2, GRPCAddress: "b:7070", PeerAddress: "b:7071", GossipAddress: "b:7072", State: client.BrokerFailed, Replicas: 24},
+			{ID: 1, GRPCAddress: "a:7070", PeerAddress: "a:7071", GossipAddress: "a:7072", Rack: "r1", Version: "0.1.0", State: client.BrokerAlive, Replicas: 24, Leaders: 13, Controller: true, MetadataVoter: true,
+				KafkaListeners: []client.KafkaListener{{Name: "PLAINTEXT", Address: "a:9092"}}},
+			{ID: 2, GRPCAddress: "b:7070", PeerAddress: "b:7071", GossipAddress: "b:7072", State: client.BrokerFailed, Replicas: 24,
+				KafkaListeners: []client.KafkaListener{{Name: "OUTSIDE", Address: "x:9094"}, {Name: "PLAINTEXT", Address: "b:9092"}}},
 		},
 		Problems: []client.PartitionProblem{{TopicPartition: client.TopicPartition{Topic: "orders", Partition: 4}, Problem: "1 of 3 replicas on failed broker 2"}},
+	})
+	clients := clientsToJSON(&client.ClientList{
+		Clients: []client.ClientGroup{
+			{Broker: 1, Listener: "PLAINTEXT", Host: "10.0.0.9", ClientID: "till-1", Software: "apache-kafka-java", SoftwareVersion: "4.1.0", Connections: 2, Since: time.UnixMilli(1700000000000).UTC()},
+			{Broker: 2, Listener: "OUTSIDE", Host: "::1", Connections: 1, Since: time.UnixMilli(1700000001000).UTC()},
+		},
+		MissingBrokers: []int32{3}, OmittedConnections: 7,
 	})
 	plan := &rebalanceJSON{DryRun: true, Moves: []moveJSON{{Topic: "orders", Partition: 3, From: 1, To: 4}}, LeaderTransfers: 2}
 	report := sampleReport()
 	bench := &benchReport{
-		Benchmark: "latency", Topic: "flotilla-bench", Records: 10000, Bytes: 10240000, Seconds: 10, RecordsPerSecond: 1000, BytesPerSecond: 1024000, TargetRate: 1000,
+		Benchmark: "latency", Protocol: "kafka", Topic: "flotilla-bench", Records: 10000, Bytes: 10240000, Seconds: 10, RecordsPerSecond: 1000, BytesPerSecond: 1024000, TargetRate: 1000,
 		Ack:      &latencySummary{Count: 10000, MeanMs: 1.5, P50Ms: 1.2, P90Ms: 2, P99Ms: 4.25, P999Ms: 9, MaxMs: 12},
 		EndToEnd: &latencySummary{Count: 10000, MeanMs: 1.7, P50Ms: 1.4, P90Ms: 2.2, P99Ms: 5, P999Ms: 9.5, MaxMs: 13},
 		Brokers:  &brokerCost{PIDs: []int{10, 11, 12}, WrittenBytes: 32000000, CPUSeconds: 1.25, RSSBytes: 96 << 20},
@@ -97,6 +106,7 @@ func TestViews(t *testing.T) {
 			writeResets(w, []offsetResetJSON{{"orders", 0, 90, 0}, {"orders", 1, -1, 0}}, false)
 		}},
 		{"cluster", cluster, func(w io.Writer) { writeCluster(w, cluster) }},
+		{"clients", clients, func(w io.Writer) { writeClients(w, clients) }},
 		{"rebalance", plan, func(w io.Writer) { writeRebalance(w, plan) }},
 		{"log-dump", nil, func(w io.Writer) { writeLogReport(w, report) }},
 		{"log-verify", nil, func(w io.Writer) { writeVerdict(w, report) }},
