@@ -246,8 +246,11 @@ func (g *Group) claimIn(now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.term != c.Term {
-		for _, p := range s.peers {
-			g.t.listFor(p.addr).end(endedClaim{g.id, s.term})
+		// In a later term somebody stands for election, as after a transfer: those who have not heard of it yet need not hurry to stand as well.
+		if term, _, _, _ := (*fn).Following(); term == s.term {
+			for _, p := range s.peers {
+				g.t.listFor(p.addr).end(endedClaim{g.id, s.term})
+			}
 		}
 		s.term, s.peers = c.Term, nil
 	}

@@ -159,7 +159,16 @@ func (e *Elector) Observe(o *raft.Observation) {
 		}
 	case raft.RaftState:
 		e.group.TellClaims()
+	case raft.RequestVoteRequest:
+		e.leaveField(raft.ServerID(o.ID))
 	}
+}
+
+// leaveField holds this replica back for a candidate that asks for votes: who stood now would do so in the same term, or depose the winner.
+func (e *Elector) leaveField(candidate raft.ServerID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.hold, e.favoured = e.now().Add(holdBack), candidate
 }
 
 // Consider has the Elector act at once if there is no leader: for a group that was bootstrapped this moment.

@@ -42,7 +42,7 @@ type replica struct {
 	handler  func(*raft.RequestPreVoteRequest) (bool, bool)
 	asked    int // pre-votes that this replica was asked for
 	lose     bool
-	stands   bool // who loses goes on as a candidate
+	stands   bool     // who loses goes on as a candidate
 	stuck    []uint64 // what Campaign was told
 	yielded  []uint64 // what StepDown was told
 	claimant transport.Claimant
