@@ -149,8 +149,11 @@ func (pp *partitionProducer) pending(now time.Time, wake *alarm) bool {
 		return true
 	}
 	due := o.created.Add(pp.p.cfg.linger)
+	if !now.Before(due) {
+		return true // and no alarm: it would ring again and again while a backoff, or the lack of a leader, keeps the batch here
+	}
 	wake.set(due)
-	return !now.Before(due) || pp.p.eager.may(pp, now)
+	return pp.p.eager.may(pp, now)
 }
 
 func (pp *partitionProducer) noLeader() {
