@@ -102,7 +102,7 @@ func (k *Consumer) closeIdle() {
 // write opens the stream and is the only one to send on it.
 func (st *fetchStream) write() {
 	defer st.cancel()
-	stream, err := st.conn.log.Fetch(st.ctx)
+	stream, err := st.conn.log.Fetch(st.ctx, forceFetchCodec())
 	if err != nil {
 		st.broken(toError(context.Background(), "Fetch", err))
 		return

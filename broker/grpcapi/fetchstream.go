@@ -230,13 +230,13 @@ func (f *fetchStream) fetchOnce(ctx context.Context, req api.FetchRequest, curso
 		}
 		return err
 	}
-	resp := f.session.take(results, cursors, f.svc.opts)
-	if len(resp.Partitions) == 0 {
+	m := f.session.take(results, cursors, f.svc.opts)
+	if len(m.resp.Partitions) == 0 {
 		return nil
 	}
 	// A client that does not read must not keep others from reading: it holds one message in memory, but no longer the budget.
 	defer time.AfterFunc(sendPatience, release).Stop()
-	return f.stream.Send(resp)
+	return f.stream.SendMsg(m)
 }
 
 // sendPatience is how long data on its way to a client counts against the budget for fetched data.
@@ -244,14 +244,14 @@ const sendPatience = time.Second
 
 // take moves the cursors over what was read, charges the credit, and makes the message. Results of partitions that the client has
 // removed or re-positioned meanwhile are dropped.
-func (s *fetchSession) take(results []api.FetchResult, cursors []*fetchCursor, o Options) *pb.FetchResponse {
+func (s *fetchSession) take(results []api.FetchResult, cursors []*fetchCursor, o Options) *fetchMessage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	byTP := make(map[api.TopicPartition]*fetchCursor, len(cursors))
 	for _, c := range cursors {
 		byTP[c.tp] = c
 	}
-	resp := &pb.FetchResponse{}
+	m := &fetchMessage{resp: &pb.FetchResponse{}}
 	var dec *decoder
 	if s.decode {
 		dec = newDecoder(o)
@@ -262,10 +262,14 @@ func (s *fetchSession) take(results []api.FetchResult, cursors []*fetchCursor, o
 			continue
 		}
 		if d := s.advance(c, &r, dec); d != nil {
-			resp.Partitions = append(resp.Partitions, d)
+			if dec != nil || d.Error != nil {
+				r.Batches = nil
+			}
+			m.resp.Partitions = append(m.resp.Partitions, d)
+			m.batches = append(m.batches, r.Batches)
 		}
 	}
-	return resp
+	return m
 }
 
 // advance returns nil if there is nothing that the client does not know.

@@ -143,7 +143,11 @@ func (s *logService) Read(ctx context.Context, req *pb.ReadRequest) (*pb.ReadRes
 	if req.GetDecode() {
 		dec = newDecoder(s.opts)
 	}
-	return &pb.ReadResponse{Data: toPartitionData(&results[0], record.Offset(req.GetOffset()), dec)}, nil
+	d := toPartitionData(&results[0], record.Offset(req.GetOffset()), dec)
+	if dec == nil {
+		d.Batches = joinBatches(results[0].Batches)
+	}
+	return &pb.ReadResponse{Data: d}, nil
 }
 
 const defaultFetchBytes = 1 << 20

@@ -115,17 +115,13 @@ func recordCode(err error) api.Code {
 	return api.CodeInvalidRecord
 }
 
-// toPartitionData turns one partition's result into its message. from is the offset that was asked for. dec is nil for batches as they are; r
-// becomes what it has left of the result.
+// toPartitionData turns one partition's result into its message. from is the offset that was asked for. Without dec the batches are left to the
+// caller; with it, r becomes what it has left of the result.
 func toPartitionData(r *api.FetchResult, from record.Offset, dec *decoder) *pb.FetchPartitionData {
 	d := &pb.FetchPartitionData{Topic: r.Topic, Partition: r.Partition, HighWatermark: int64(r.HighWatermark), LogStartOffset: int64(r.LogStart)}
 	err := r.Err
-	switch {
-	case err != nil:
-	case dec != nil:
+	if err == nil && dec != nil {
 		d.Records, err = dec.decode(r, from)
-	default:
-		d.Batches = joinBatches(r.Batches)
 	}
 	d.NextOffset = int64(r.Next)
 	if err != nil {

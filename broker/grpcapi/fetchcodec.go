@@ -1,0 +1,101 @@
+package grpcapi
+
+import (
+	"fmt"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/flotilla-log/flotilla/proto/flotilla/v1"
+)
+
+// fetchMessage is a FetchResponse whose batches are still where they were read: batches[i] belongs to resp.Partitions[i], which has none itself. gRPC
+// reads them until they are written to the connection, perhaps after the call has ended; they are never changed.
+type fetchMessage struct {
+	resp    *pb.FetchResponse
+	batches [][][]byte
+}
+
+// The numbers of the fields that marshalFetch writes by itself.
+const (
+	fetchPartitions protowire.Number = 1 // of FetchResponse
+	fetchBatches    protowire.Number = 4 // of FetchPartitionData
+)
+
+// copiedBytes is the size up to which copying a batch costs less than sending it as a piece of its own.
+const copiedBytes = 2 << 10
+
+// Marshal implements encoding.CodecV2.
+func (c boundedCodec) Marshal(v any) (mem.BufferSlice, error) {
+	if m, ok := v.(*fetchMessage); ok {
+		return m.marshal()
+	}
+	return c.CodecV2.Marshal(v)
+}
+
+// marshal makes a FetchResponse out of small pieces of its own and the batches as they are.
+func (m *fetchMessage) marshal() (mem.BufferSlice, error) {
+	var out messagePieces
+	for i, d := range m.resp.Partitions {
+		if err := out.partition(d, m.batches[i]); err != nil {
+			return nil, err
+		}
+	}
+	return out.finish(), nil
+}
+
+// messagePieces gathers what has to be written in order; small is the last piece, which more may be copied to.
+type messagePieces struct {
+	done  mem.BufferSlice
+	small []byte
+}
+
+func (p *messagePieces) partition(d *pb.FetchPartitionData, batches [][]byte) error {
+	size, bytes := proto.Size(d), sizeOf(batches)
+	total := size
+	if bytes > 0 {
+		total += protowire.SizeTag(fetchBatches) + protowire.SizeBytes(bytes)
+	}
+	p.small = protowire.AppendTag(p.small, fetchPartitions, protowire.BytesType)
+	p.small = protowire.AppendVarint(p.small, uint64(total))
+	before := len(p.small)
+	var err error
+	if p.small, err = (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend(p.small, d); err != nil {
+		return err
+	}
+	if len(p.small)-before != size {
+		return fmt.Errorf("partition %d of topic %q: %d bytes were encoded, not %d", d.GetPartition(), d.GetTopic(), len(p.small)-before, size)
+	}
+	if bytes == 0 {
+		return nil
+	}
+	p.small = protowire.AppendTag(p.small, fetchBatches, protowire.BytesType)
+	p.small = protowire.AppendVarint(p.small, uint64(bytes))
+	for _, b := range batches {
+		p.add(b)
+	}
+	return nil
+}
+
+func (p *messagePieces) add(b []byte) {
+	if len(b) <= copiedBytes {
+		p.small = append(p.small, b...)
+		return
+	}
+	p.cut()
+	p.done = append(p.done, mem.SliceBuffer(b))
+}
+
+// cut ends the small piece. What is appended later goes to the memory behind it, or elsewhere; never over it.
+func (p *messagePieces) cut() {
+	if len(p.small) > 0 {
+		p.done = append(p.done, mem.SliceBuffer(p.small))
+		p.small = p.small[len(p.small):]
+	}
+}
+
+func (p *messagePieces) finish() mem.BufferSlice {
+	p.cut()
+	return p.done
+}

@@ -1,0 +1,51 @@
+package grpcapi
+
+import (
+	"bytes"
+	"testing"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/flotilla-log/flotilla/proto/flotilla/v1"
+)
+
+// TestFetchMessage: the pieces together are what protobuf would have encoded, and large batches are among them as they are.
+func TestFetchMessage(t *testing.T) {
+	large, small := bytes.Repeat([]byte("L"), 50_000), []byte("small")
+	m := &fetchMessage{
+		resp: &pb.FetchResponse{Partitions: []*pb.FetchPartitionData{
+			{Topic: "a", Partition: 1, Session: 2, NextOffset: 3, HighWatermark: 4, LogStartOffset: 5},
+			{Topic: "b", Error: &pb.ErrorDetail{Code: 6}, ErrorMessage: "elsewhere"},
+			{Topic: "c", Records: []*pb.Record{{Offset: 5, Value: []byte("v")}}},
+			{Topic: "d", NextOffset: 8},
+		}},
+		batches: [][][]byte{{small, large, small, small, large}, nil, nil, {large}},
+	}
+	data, err := newCodec().Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := &pb.FetchResponse{}
+	if err := proto.Unmarshal(data.Materialize(), got); err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range m.resp.Partitions {
+		d.Batches = joinBatches(m.batches[i])
+	}
+	if !proto.Equal(got, m.resp) {
+		t.Errorf("got %v", got)
+	}
+	if n := uncopied(data, large); n != 3 {
+		t.Errorf("%d of 3 large batches are sent as they are", n)
+	}
+}
+
+func uncopied(data mem.BufferSlice, b []byte) (n int) {
+	for _, d := range data {
+		if piece := d.ReadOnlyData(); &piece[0] == &b[0] {
+			n++
+		}
+	}
+	return n
+}
