@@ -182,7 +182,7 @@ func TestFollowerCloseAnswers(t *testing.T) {
 // A group that answers nothing fills its own queue, and delays nobody else.
 func TestSlowGroupBlocksNobody(t *testing.T) {
 	f, leader, follower := pair(t, GroupOptions{}, func(c *Config) { c.AppendTimeout = time.Minute })
-	const n = groupQueue + 20
+	const n = defaultMaxInflight + groupQueue + 20
 	errs := make(chan error, n)
 	for range n {
 		go func() { errs <- leader.AppendEntries("2", "2", entry(1, 50_000), &raft.AppendEntriesResponse{}) }()

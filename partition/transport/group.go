@@ -9,10 +9,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// groupQueue is how many requests of a group wait for raft before more are refused. A leader keeps at most
-// maxInflight under way, so a refusal means that more than one broker believes itself leader, or that raft hangs.
+// groupQueue is how many requests of a group, beyond MaxInflight, wait for raft before more are refused. A leader keeps at most
+// MaxInflight under way, so a refusal means that more than one broker believes itself leader, or that raft hangs.
 const (
-	groupQueue              = 80
+	groupQueue              = 16
 	maxInflight             = 64
 	defaultMaxInflight      = 16
 	defaultMaxInflightBytes = 32 << 20
@@ -55,9 +55,10 @@ type Group struct {
 	claimant atomic.Pointer[Claimant]
 	claims   groupClaims
 
-	commit atomic.Uint64          // the highest commit index that raft has sent
-	farMu  sync.Mutex             // innermost
-	far    map[raft.ServerID]bool // followers that were far behind when last sent something
+	carried atomic.Int64           // when entries were last sent, in the transport's clock
+	commit  atomic.Uint64          // the highest commit index that raft has sent
+	farMu   sync.Mutex             // innermost
+	far     map[raft.ServerID]bool // followers that were far behind when last sent something
 	// followers are how far they are.
 	followers followers
 
@@ -80,8 +81,8 @@ func (t *Transport) Group(id GroupID, opts GroupOptions) (*Group, error) {
 	setDefault(&opts.MaxInflightBytes, defaultMaxInflightBytes)
 	g := &Group{
 		t: t, id: id, opts: opts, server: serverHash(opts.ServerID), local: []byte(t.cfg.Local),
-		consumer: make(chan raft.RPC, groupQueue),
-		inflight: make(chan *served, groupQueue+1),
+		consumer: make(chan raft.RPC, opts.MaxInflight+groupQueue),
+		inflight: make(chan *served, opts.MaxInflight+groupQueue+1),
 		beats:    make(chan beat, 4),
 		closed:   make(chan struct{}),
 		far:      map[raft.ServerID]bool{},
@@ -167,6 +168,7 @@ func (g *Group) AppendEntries(id raft.ServerID, target raft.ServerAddress, args 
 		return nil
 	}
 	g.grew(args)
+	g.carries(args)
 	send := g.appendOnce
 	if behind(args, 1) {
 		send = g.catchUp

@@ -7,9 +7,12 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+// pipelineIdle ends a pipeline that carries nothing: it costs two goroutines and two queues for each follower, and raft makes another one with the next entries.
+const pipelineIdle = 10 * time.Second
+
 // AppendEntriesPipeline implements raft.Transport. The pipeline lives on one connection and ends with it.
 func (g *Group) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
-	if g.opts.MaxInflight < 2 || g.isFar(id) {
+	if g.opts.MaxInflight < 2 || g.isFar(id) || g.quiet() {
 		return nil, raft.ErrPipelineReplicationNotSupported
 	}
 	c, err := g.t.connTo(target, purposeData, g.closed)
@@ -65,6 +68,7 @@ type part struct {
 // than MaxAppendBytes it travels in parts. It must not be called by two goroutines at a time; raft does not.
 func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	p.g.grew(args)
+	p.g.carries(args)
 	if behind(args, pipelineSlack) {
 		p.g.note(p.server, true)
 		return nil, p.failure(errFar)
@@ -120,6 +124,23 @@ func (p *pipeline) failure(err error) error {
 		err = lost
 	}
 	return p.g.failure("append entries", p.target, err)
+}
+
+// carries notes a request that has entries.
+func (g *Group) carries(args *raft.AppendEntriesRequest) {
+	if len(args.Entries) > 0 {
+		g.carried.Store(int64(g.t.now()))
+	}
+}
+
+// quiet tells whether the group has sent no entries for a while.
+func (g *Group) quiet() bool { return g.t.now()-time.Duration(g.carried.Load()) > pipelineIdle }
+
+// retire makes raft leave a pipeline that is idle: it does, without a word, after an answer that refuses. There is nothing that it would send again.
+func (p *pipeline) retire(f *appendFuture) {
+	if len(f.args.Entries) == 0 && p.g.quiet() {
+		f.resp.Success = false
+	}
 }
 
 // split cuts a request into requests of at most limit bytes of entries, each following the one before.
@@ -201,6 +222,7 @@ func (p *pipeline) hand(f *appendFuture) bool {
 	f.complete()
 	if f.err == nil {
 		p.g.heard(p.server, f.args, f.resp)
+		p.retire(f)
 	}
 	select {
 	case p.ready <- f:
