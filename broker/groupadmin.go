@@ -24,6 +24,7 @@ const (
 	opDescribe groupOp = "describe"
 	opDelete   groupOp = "delete"
 	opSet      groupOp = "set-offsets"
+	opForget   groupOp = "forget-offsets"
 )
 
 type groupRequest struct {
@@ -36,6 +37,7 @@ type groupReply struct {
 	Groups      []api.GroupSummary   `json:"groups,omitempty"`
 	Partitions  []int32              `json:"partitions,omitempty"` // the coordinator partitions that Groups is about
 	Description api.GroupDescription `json:"description,omitzero"`
+	Subscribed  []string             `json:"subscribed,omitempty"` // topics of which opForget left the offsets alone
 }
 
 // onGroups serves an operator's request here, for groups that this broker coordinates.
@@ -58,6 +60,13 @@ func (b *Broker) onGroups(ctx context.Context, req groupRequest) (groupReply, er
 		return groupReply{}, c.Delete(ctx, req.Group)
 	case opSet:
 		return groupReply{}, c.SetOffsets(ctx, req.Group, req.Offsets)
+	case opForget:
+		tps := make([]api.TopicPartition, len(req.Offsets))
+		for i, o := range req.Offsets {
+			tps[i] = o.TopicPartition
+		}
+		subscribed, err := c.Forget(ctx, req.Group, tps)
+		return groupReply{Subscribed: subscribed}, err
 	}
 	return groupReply{}, api.Errorf(api.CodeInvalidRequest, "broker %d does not know the group operation %q", b.cfg.ID, req.Op)
 }
@@ -238,17 +247,23 @@ func (b *Broker) ResetOffsets(ctx context.Context, req api.ResetOffsetsRequest) 
 	return resets, err
 }
 
-// DeleteOffsets implements api.GroupAdmin. That the group has no members is checked where it is applied; that it exists, only before.
-func (b *Broker) DeleteOffsets(ctx context.Context, groupID string, tps []api.TopicPartition) error {
-	if _, err := b.askCoordinator(ctx, groupRequest{Op: opDescribe, Group: groupID}); err != nil {
-		return err
-	}
-	set := groupRequest{Op: opSet, Group: groupID}
+// DeleteOffsets implements api.GroupAdmin. Who subscribes to what is checked where it is applied.
+func (b *Broker) DeleteOffsets(ctx context.Context, groupID string, tps []api.TopicPartition) ([]error, error) {
+	req := groupRequest{Op: opForget, Group: groupID}
 	for _, tp := range tps {
-		set.Offsets = append(set.Offsets, api.OffsetCommit{TopicPartition: tp, Offset: -1, LeaderEpoch: -1})
+		req.Offsets = append(req.Offsets, api.OffsetCommit{TopicPartition: tp, Offset: -1, LeaderEpoch: -1})
 	}
-	_, err := b.askCoordinator(ctx, set)
-	return err
+	r, err := b.askCoordinator(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	errs := make([]error, len(tps))
+	for i, tp := range tps {
+		if slices.Contains(r.Subscribed, tp.Topic) {
+			errs[i] = api.Errorf(api.CodeGroupSubscribedToTopic, "group %q has members that subscribe to topic %q", groupID, tp.Topic)
+		}
+	}
+	return errs, nil
 }
 
 // committedOffsets are the group's, refusing a group with members; a group that does not exist has none.

@@ -124,8 +124,9 @@ type GroupAdmin interface {
 	DescribeGroup(ctx context.Context, group string) (GroupDescription, error)
 	DeleteGroup(ctx context.Context, group string) error
 	ResetOffsets(ctx context.Context, req ResetOffsetsRequest) ([]OffsetReset, error)
-	// DeleteOffsets forgets committed offsets of a group without members, all or none. CodeUnknownGroup, CodeGroupNotEmpty.
-	DeleteOffsets(ctx context.Context, group string, tps []TopicPartition) error
+	// DeleteOffsets forgets committed offsets, each for itself: the errors of partitions are in the order of tps, CodeGroupSubscribedToTopic where a member
+	// subscribes to the topic. The error for the whole: CodeUnknownGroup, CodeGroupNotEmpty (with members that are no consumers).
+	DeleteOffsets(ctx context.Context, group string, tps []TopicPartition) ([]error, error)
 }
 
 // GroupSummary is a line of the list of groups. State has Kafka's names.

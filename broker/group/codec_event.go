@@ -120,6 +120,8 @@ func payloadOf(ev Event) []byte {
 		return putOffsets(b, e.Offsets)
 	case *SetOffsets:
 		return putOffsets(putString(b, e.Group), e.Offsets)
+	case *Forget:
+		return putOffsets(putString(b, e.Group), e.Offsets)
 	case *Delete:
 		return putString(b, e.Group)
 	case *ExpireOffsets:
@@ -211,6 +213,8 @@ func (r *reader) payload(kind eventKind) Event {
 		return &Delete{Group: r.string()}
 	case kindExpireOffsets:
 		return &ExpireOffsets{RetentionMs: r.int()}
+	case kindForget:
+		return &Forget{Group: r.string(), Offsets: r.offsets()}
 	case kindBarrier:
 		return &Barrier{}
 	}

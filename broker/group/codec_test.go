@@ -28,7 +28,7 @@ func oneOfEach() []Event {
 		&SyncDeadline{"g", 3, []string{"a", "b"}},
 		&Rebalance{"g", 3, "because"},
 		&Commit{"g", "m", "i", -1, offsets},
-		&SetOffsets{"g", offsets},
+		&SetOffsets{"g", offsets}, &Forget{"g", offsets},
 		&Delete{"g"},
 		&ExpireOffsets{1 << 33},
 		&Barrier{},
@@ -38,8 +38,8 @@ func oneOfEach() []Event {
 func TestCommandRoundTrip(t *testing.T) {
 	limits := Limits{GroupsMax: 1, MembersMax: 2, OffsetsMax: 3, StateBytesMax: 1 << 40}
 	want := oneOfEach()
-	if len(want) != int(kindBarrier) {
-		t.Fatalf("oneOfEach has %d events of %d kinds", len(want), kindBarrier)
+	if len(want) != int(kindForget) {
+		t.Fatalf("oneOfEach has %d events of %d kinds", len(want), kindForget)
 	}
 	b := EncodeCommand(limits, want...)
 	if b[0] < 0x80 {

@@ -108,7 +108,7 @@ func (r *randomEvents) offsets() []api.OffsetCommit {
 }
 
 func (r *randomEvents) rare(id string) Event {
-	switch r.rng.IntN(5) {
+	switch r.rng.IntN(6) {
 	case 0:
 		return &Delete{Group: id}
 	case 1:
@@ -117,6 +117,8 @@ func (r *randomEvents) rare(id string) Event {
 		return &ExpireOffsets{RetentionMs: 60_000}
 	case 3:
 		return &Barrier{}
+	case 4:
+		return &Forget{Group: id, Offsets: r.offsets()}
 	}
 	return &Commit{Group: id, Generation: -1, Offsets: r.offsets()}
 }

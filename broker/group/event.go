@@ -26,6 +26,7 @@ const (
 	kindDelete
 	kindExpireOffsets
 	kindBarrier
+	kindForget
 )
 
 // Join is a call of JoinGroup.
@@ -150,6 +151,8 @@ type Result struct {
 	MemberID string
 	// Joined is the answer to a Join that need not wait for the end of a join phase.
 	Joined *api.JoinResult
+	// Subscribed are the topics whose offsets a Forget left alone, as members subscribe to them.
+	Subscribed []string
 }
 
 // ActionKind says what happened in a step.

@@ -40,6 +40,8 @@ func (s *step) run(ev Event) {
 		s.commit(e)
 	case *SetOffsets:
 		s.setOffsets(e)
+	case *Forget:
+		s.forget(e)
 	case *Delete:
 		s.delete()
 	}
@@ -50,7 +52,7 @@ func (s *step) run(ev Event) {
 
 func changesMembers(ev Event) bool {
 	k := ev.kind()
-	return k != kindCommit && k != kindSetOffsets
+	return k != kindCommit && k != kindSetOffsets && k != kindForget
 }
 
 func (s *step) fail(code api.Code, format string, args ...any) {

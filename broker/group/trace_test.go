@@ -193,6 +193,8 @@ func (tr *tracer) event(w words) Event {
 			Generation: int32(tr.number(w, "gen", -1)), Offsets: tr.offsets(w)}
 	case "set":
 		return &SetOffsets{Group: "g", Offsets: tr.offsets(w)}
+	case "forget":
+		return &Forget{Group: "g", Offsets: tr.offsets(w)}
 	case "delete":
 		return &Delete{Group: "g"}
 	case "expire-offsets":
@@ -313,7 +315,9 @@ func (tr *tracer) answer(ev Event, res Result) {
 		tr.say("-> %s", describeJoined(*res.Joined))
 	case ev.kind() == kindJoin:
 		tr.say("-> %s waits for the end of the join phase", res.MemberID)
-	case ev.kind() == kindCommit || ev.kind() == kindSetOffsets:
+	case len(res.Subscribed) > 0:
+		tr.say("-> GROUP_SUBSCRIBED_TO_TOPIC: %s", strings.Join(res.Subscribed, ", "))
+	case ev.kind() == kindForget || ev.kind() == kindCommit || ev.kind() == kindSetOffsets:
 		tr.say("-> ok")
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/flotilla-log/flotilla/broker/api"
 )
 
-// OffsetDelete, version 0 (KIP-496). Only of groups without members: Kafka also allows it for topics that none of the members has subscribed to.
+// OffsetDelete, version 0 (KIP-496): of groups without members, and of others for topics that none of the members subscribes to.
 
 func (s *Server) offsetDelete(ctx context.Context, _ *request, req *kmsg.OffsetDeleteRequest) reply {
 	resp := req.ResponseKind().(*kmsg.OffsetDeleteResponse)
@@ -19,22 +19,32 @@ func (s *Server) offsetDelete(ctx context.Context, _ *request, req *kmsg.OffsetD
 	partitions := s.partitionCounts(names)
 	var tps []api.TopicPartition
 	for _, t := range req.Topics {
+		for _, p := range t.Partitions {
+			if p.Partition >= 0 && p.Partition < partitions[t.Topic] {
+				tps = append(tps, api.TopicPartition{Topic: t.Topic, Partition: p.Partition})
+			}
+		}
+	}
+	errs, err := s.broker.DeleteOffsets(ctx, req.Group, tps)
+	if resp.ErrorCode = codeOf(err, group); err != nil {
+		return resp
+	}
+	outcome := map[api.TopicPartition]error{}
+	for i, tp := range tps {
+		outcome[tp] = errs[i]
+	}
+	for _, t := range req.Topics {
 		out := kmsg.NewOffsetDeleteResponseTopic()
 		out.Topic = t.Topic
 		for _, p := range t.Partitions {
 			rp := kmsg.NewOffsetDeleteResponseTopicPartition()
-			rp.Partition = p.Partition
-			if p.Partition < 0 || p.Partition >= partitions[t.Topic] {
-				rp.ErrorCode = errUnknownTopicOrPartition
-			} else {
-				tps = append(tps, api.TopicPartition{Topic: t.Topic, Partition: p.Partition})
+			rp.Partition, rp.ErrorCode = p.Partition, errUnknownTopicOrPartition
+			if err, known := outcome[api.TopicPartition{Topic: t.Topic, Partition: p.Partition}]; known {
+				rp.ErrorCode = codeOf(err, group)
 			}
 			out.Partitions = append(out.Partitions, rp)
 		}
 		resp.Topics = append(resp.Topics, out)
-	}
-	if resp.ErrorCode = codeOf(s.broker.DeleteOffsets(ctx, req.Group, tps), group); resp.ErrorCode != errNone {
-		resp.Topics = nil
 	}
 	return resp
 }

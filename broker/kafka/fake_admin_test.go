@@ -73,3 +73,17 @@ func (f *fakeBroker) AlterBroker(_ context.Context, req api.AlterBrokerRequest) 
 	return nil
 }
 func (f *fakeBroker) AutoCreateTopics() bool { return true }
+
+// DeleteOffsets finds partition 1 subscribed to.
+func (f *fakeBroker) DeleteOffsets(_ context.Context, group string, tps []api.TopicPartition) ([]error, error) {
+	if group != "g" {
+		return nil, api.Errorf(api.CodeUnknownGroup, "no group %q", group)
+	}
+	errs := make([]error, len(tps))
+	for i, tp := range tps {
+		if tp.Partition == 1 {
+			errs[i] = api.Errorf(api.CodeGroupSubscribedToTopic, "in use")
+		}
+	}
+	return errs, nil
+}

@@ -216,7 +216,6 @@ func (f *fakeBroker) DeleteGroup(context.Context, string) error { return nil }
 func (f *fakeBroker) ResetOffsets(context.Context, api.ResetOffsetsRequest) ([]api.OffsetReset, error) {
 	return nil, nil
 }
-func (f *fakeBroker) DeleteOffsets(context.Context, string, []api.TopicPartition) error { return nil }
 
 func (f *fakeBroker) self() api.Endpoint {
 	return api.Endpoint{ID: 1, Host: "b1:7070", Kafka: "b1:9092", Rack: "r"}

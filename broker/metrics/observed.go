@@ -153,8 +153,9 @@ func (o *observed) ResetOffsets(ctx context.Context, req api.ResetOffsetsRequest
 	return res, o.saw("ResetOffsets", err)
 }
 
-func (o *observed) DeleteOffsets(ctx context.Context, group string, tps []api.TopicPartition) error {
-	return o.saw("DeleteOffsets", o.Broker.DeleteOffsets(ctx, group, tps))
+func (o *observed) DeleteOffsets(ctx context.Context, group string, tps []api.TopicPartition) ([]error, error) {
+	errs, err := o.Broker.DeleteOffsets(ctx, group, tps)
+	return errs, o.saw("DeleteOffsets", err)
 }
 
 func (o *observed) Status(ctx context.Context) (api.ClusterStatus, error) {
