@@ -23,21 +23,11 @@ func (s schedule) at(i int64) time.Time {
 
 // run calls send for each event from 0 on, never before its time, until send returns false or ctx ends. A send that is late is made at once.
 func (s schedule) run(ctx context.Context, send func(i int64, meant time.Time) bool) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	<-timer.C
 	for i := int64(0); ; i++ {
 		meant := time.Now()
 		if s.rate > 0 {
 			meant = s.at(i)
-			if wait := time.Until(meant); wait > 0 {
-				timer.Reset(wait)
-				select {
-				case <-timer.C:
-				case <-ctx.Done():
-					return context.Cause(ctx)
-				}
-			}
+			sleepUntil(ctx, meant)
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -45,6 +35,15 @@ func (s schedule) run(ctx context.Context, send func(i int64, meant time.Time) b
 		if !send(i, meant) {
 			return nil
 		}
+	}
+}
+
+// longestSleep is how long ctx may have ended before a sleeper notices.
+const longestSleep = 50 * time.Millisecond
+
+func sleepUntil(ctx context.Context, t time.Time) {
+	for wait := time.Until(t); wait > 0 && ctx.Err() == nil; wait = time.Until(t) {
+		sleepPrecisely(min(wait, longestSleep))
 	}
 }
 

@@ -231,8 +231,8 @@ func schedule(ctx context.Context, p producer, total int) error {
 	start := time.Now()
 	for i := range total {
 		due := start.Add(time.Duration(i) * time.Second / e2eRate)
-		if wait := time.Until(due); wait > 0 {
-			time.Sleep(wait)
+		for wait := time.Until(due); wait > 0; wait = time.Until(due) {
+			sleepPrecisely(wait)
 		}
 		value := make([]byte, 100)
 		binary.BigEndian.PutUint64(value, uint64(due.UnixNano()))
