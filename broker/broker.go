@@ -72,6 +72,7 @@ type Broker struct {
 	syncs     singleflight.Group
 	producers producerIDs
 	scrubbing scrubbing
+	condemned condemned
 	// topicNames maps topic IDs to the names that they had when last looked up.
 	topicNames sync.Map
 

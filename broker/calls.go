@@ -94,6 +94,8 @@ func (b *Broker) handleCalls() {
 	handle(b, methodListOffset, b.onListOffset)
 	handle(b, methodGroups, b.onGroups)
 	handle(b, methodProblems, b.onProblems)
+	handle(b, methodDigests, b.onDigests)
+	handle(b, methodCondemn, b.onCondemn)
 	handle(b, methodElect, b.onElect)
 	handle(b, methodClients, b.onClients)
 }

@@ -95,6 +95,8 @@ type Config struct {
 	DiskReserve int64
 	Timing      Timing
 	Scrub       ScrubConfig
+	// CompareEvery is how often leaders compare their state with that of the other replicas. Default 1 min; negative: never.
+	CompareEvery time.Duration
 
 	Logger hclog.Logger
 	// Seams are for tests.
@@ -193,6 +195,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Memory.FetchBytes, 32<<20)
 	c.Timing.setDefaults()
 	c.Scrub.setDefaults()
+	setDefault(&c.CompareEvery, time.Minute)
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}

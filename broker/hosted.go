@@ -55,8 +55,9 @@ type hosted struct {
 	lead   leadState // only run's goroutine
 	opened bool      // the replica was open when it failed; only run's goroutine
 
-	damaged  atomic.Bool // its files are set aside, and the cluster is asked for another replica
-	scrubbed atomic.Bool // the damage was found in the background
+	damaged    atomic.Bool            // its files are set aside, and the cluster is asked for another replica
+	foundBy    atomic.Pointer[string] // what found the damage, if not a read or write
+	divergence divergence
 }
 
 func newHosted(m *replicaManager, w wanted) *hosted {
@@ -221,14 +222,17 @@ func (h *hosted) sleep(d time.Duration) {
 	}
 }
 
+// What found a replica's damage, where it is not the replica itself.
+var foundByScrub, foundByPeers = metrics.FoundByScrub, metrics.FoundByPeers
+
 // countDamage says how the damage was found. A replica that never was open is damaged since before it was opened.
 func (h *hosted) countDamage() {
 	by := metrics.FoundAtOpen
-	switch {
-	case h.scrubbed.Load():
-		by = metrics.FoundByScrub
-	case h.opened:
+	if h.opened {
 		by = metrics.FoundInUse
+	}
+	if found := h.foundBy.Load(); found != nil {
+		by = *found
 	}
 	h.m.b.metrics.Damage.WithLabelValues(by).Inc()
 }

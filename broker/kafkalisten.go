@@ -151,6 +151,7 @@ func (b *Broker) serveKafka() error {
 	b.kafka = kafka.New(b.metrics.Observe(b, metrics.ListenerKafka), kafka.Options{
 		Self: b.cfg.ID, MaxMessageBytes: b.cfg.Memory.MaxMessageBytes, MaxFetchBytes: b.cfg.Memory.FetchBytes,
 		AppendTimeout: b.cfg.Timing.AppendTimeout,
+		OnRequest:     b.metrics.Requests(metrics.ListenerKafka),
 		Logger:        b.log.Named("kafka"),
 	})
 	b.wg.Go(func() {

@@ -338,6 +338,9 @@ func (m *replicaManager) problems() []api.PartitionProblem {
 		if err != nil {
 			out = append(out, api.PartitionProblem{TopicPartition: h.tp, Problem: fmt.Sprintf("replica on broker %d: %v", m.b.cfg.ID, err)})
 		}
+		if text := h.divergence.text.Load(); text != nil {
+			out = append(out, api.PartitionProblem{TopicPartition: h.tp, Problem: *text})
+		}
 	}
 	return out
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -221,4 +223,46 @@ func TestMetricsPortTaken(t *testing.T) {
 		t.Errorf("a port that was asked for is taken: error %v", err)
 	}
 	b.Kill()
+}
+
+// TestMetricsDocumented: what is served is in the README, and what is in the README is served.
+func TestMetricsDocumented(t *testing.T) {
+	c := brokertest.Start(t, brokertest.Options{Tune: withMetrics})
+	c.CreateTopic("t", 3, 3)
+	for p := range int32(3) {
+		c.Produce("t", p, "x")
+		c.ReadAll("t", p)
+	}
+	// Errors, groups and requests have no series before there is one.
+	short, cancel := context.WithTimeout(context.Background(), brokertest.Patience/30)
+	defer cancel()
+	if _, err := c.TryProduce(short, "nosuch", 0, "x"); err == nil {
+		t.Fatal("an append to a topic that does not exist was stored")
+	}
+	readme, err := os.ReadFile("metrics/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := map[string]bool{}
+	for _, id := range c.Running() {
+		for name := range metricsOf(c, id) {
+			name, _, _ = strings.Cut(name, "{")
+			for _, suffix := range []string{"_bucket", "_count", "_sum"} {
+				name = strings.TrimSuffix(name, suffix)
+			}
+			served[name] = strings.HasPrefix(name, "flotilla_")
+		}
+	}
+	text := strings.ReplaceAll(string(readme), "`..._records_total`", "")
+	for name, ours := range served {
+		short := strings.TrimSuffix(name, "records_total") + "bytes_total"
+		if ours && !strings.Contains(text, "`"+name+"`") && !strings.Contains(text, "`"+short+"`") {
+			t.Errorf("%s is served and not documented", name)
+		}
+	}
+	for _, name := range regexp.MustCompile("`(flotilla_[a-z_]+)`").FindAllStringSubmatch(text, -1) {
+		if name[1] != "flotilla_groups" && !served[name[1]] { // there are no groups
+			t.Errorf("%s is documented and not served", name[1])
+		}
+	}
 }

@@ -104,6 +104,9 @@ func (b *Broker) observeReplicas(s *metrics.State) {
 			}
 			continue
 		}
+		if h.divergence.text.Load() != nil {
+			s.Diverged++
+		}
 		if h.storageFull() != nil {
 			s.DiskFull = true
 		}

@@ -96,10 +96,14 @@ func (b *Broker) scrubReplica(h *hosted) {
 	if r == nil {
 		return
 	}
+	h.foundBy.CompareAndSwap(nil, &foundByScrub) // before it fails the replica
 	err := r.Scrub(b.ctx, b.scrubPace)
 	var damage *raftlog.DamageError
-	if b.ctx.Err() == nil && errors.As(err, &damage) {
-		h.scrubbed.Store(true)
+	if !errors.As(err, &damage) {
+		h.foundBy.CompareAndSwap(&foundByScrub, nil)
+		return
+	}
+	if b.ctx.Err() == nil {
 		b.log.Error("scrubbing found damage", "partition", h.name, "error", err)
 	}
 }

@@ -46,6 +46,7 @@ func (b *Broker) Start(ctx context.Context) error {
 	b.up.Store(true)
 	b.wg.Go(b.becomeReady)
 	b.wg.Go(b.scrub)
+	b.wg.Go(b.compareLoop)
 	return nil
 }
 
@@ -218,7 +219,7 @@ func (b *Broker) startController(context.Context) error {
 func (b *Broker) serve(context.Context) error {
 	b.server = grpcapi.New(b.metrics.Observe(b, metrics.ListenerGRPC), grpcapi.Options{
 		MaxMessageBytes: b.cfg.Memory.MaxMessageBytes, MaxFetchBytes: b.cfg.Memory.FetchBytes,
-		AppendTimeout: b.cfg.Timing.AppendTimeout, Logger: b.log.Named("grpc"),
+		AppendTimeout: b.cfg.Timing.AppendTimeout, Logger: b.log.Named("grpc"), OnRequest: b.metrics.Requests(metrics.ListenerGRPC),
 	})
 	b.wg.Go(func() {
 		if err := b.server.Serve(b.grpcLn); err != nil {

@@ -44,7 +44,9 @@ type Options struct {
 	MaxFetchPartitions int
 	// AppendTimeout is for produce requests that set none. Default 30 s.
 	AppendTimeout time.Duration
-	Logger        hclog.Logger
+	// OnRequest is told of each call that was answered, as "Service/Method"; not of streams, which carry many requests. Nil: nobody is.
+	OnRequest func(method string, took time.Duration)
+	Logger    hclog.Logger
 }
 
 const (
@@ -72,6 +74,9 @@ func (o Options) withDefaults() Options {
 	o.StreamInflightBytes = max(orDefault(o.StreamInflightBytes, 64<<20), o.MaxMessageBytes+messageOverhead)
 	o.MaxFetchPartitions = orDefault(o.MaxFetchPartitions, 10000)
 	o.AppendTimeout = orDefault(o.AppendTimeout, 30*time.Second)
+	if o.OnRequest == nil {
+		o.OnRequest = func(string, time.Duration) {}
+	}
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
@@ -118,6 +123,7 @@ func serverOptions(o Options) []grpc.ServerOption {
 		// What is sent is bounded by MaxFetchBytes and by single batches; decoded records may be larger than either.
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(o.MaxStreams),
+		grpc.UnaryInterceptor(o.observe),
 		grpc.WaitForHandlers(true),
 		grpc.InitialWindowSize(1 << 20),
 		grpc.InitialConnWindowSize(4 << 20),

@@ -51,6 +51,7 @@ type answer struct {
 	closing     bool
 	key         int16
 	correlation int32
+	came        time.Time
 }
 
 // holder is a reply that holds memory which is to be given back when it was sent, or never will be.
@@ -148,7 +149,7 @@ func (c *conn) next() (*request, error) {
 		c.bytes.Release(int64(size))
 		return nil, err
 	}
-	r := &request{header: h, conn: c, size: size}
+	r := &request{header: h, conn: c, size: size, came: time.Now()}
 	if err := c.parse(r, body); err != nil {
 		c.release(r)
 		return nil, err
@@ -342,7 +343,7 @@ func (c *conn) call(r *request) reply {
 }
 
 func (c *conn) newAnswer(r *request) *answer {
-	return &answer{ready: make(chan struct{}), key: r.key, correlation: r.correlation}
+	return &answer{ready: make(chan struct{}), key: r.key, correlation: r.correlation, came: r.came}
 }
 
 // place takes the next place in the order of answers, and returns how to fill it. It is to be filled once.

@@ -35,7 +35,9 @@ type Options struct {
 	StallTimeout time.Duration
 	// AppendTimeout is for produce requests that set none. Default 30 s.
 	AppendTimeout time.Duration
-	Logger        hclog.Logger
+	// OnRequest is told of each request that was answered, by Kafka's name of its API. Nil: nobody is.
+	OnRequest func(api string, took time.Duration)
+	Logger    hclog.Logger
 }
 
 const (
@@ -74,6 +76,9 @@ func (o Options) withDefaults() Options {
 	o.IdleTimeout = orDefault(o.IdleTimeout, 10*time.Minute)
 	o.StallTimeout = orDefault(o.StallTimeout, 30*time.Second)
 	o.AppendTimeout = orDefault(o.AppendTimeout, 30*time.Second)
+	if o.OnRequest == nil {
+		o.OnRequest = func(string, time.Duration) {}
+	}
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -28,6 +29,7 @@ type request struct {
 	conn *conn
 	msg  kmsg.Request
 	size int // bytes received
+	came time.Time
 }
 
 // entry is one API.

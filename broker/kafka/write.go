@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"net"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // writeChunk is the most that is given to the connection at a time, each with its own deadline: a large response to a slow client may
@@ -25,6 +27,7 @@ func (c *conn) write() {
 		if h, ok := a.reply.(holder); ok {
 			h.release()
 		}
+		c.s.opts.OnRequest(kmsg.NameForKey(a.key), time.Since(a.came))
 		a.reply = nil
 		c.inflight.Release(1)
 	}

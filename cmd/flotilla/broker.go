@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -150,6 +151,7 @@ func (o *brokerOptions) registerLimits(fs *pflag.FlagSet) {
 	fs.Var(&o.diskReserve, "disk-reserve", "free disk space below which produce requests are refused")
 	fs.Var(&o.scrub, "scrub-bytes-per-second", "rate at which stored segments are checked for damage in the background")
 	fs.DurationVar(&o.cfg.Scrub.Every, "scrub-every", o.cfg.Scrub.Every, "pause between two such checks of everything")
+	fs.DurationVar(&o.cfg.CompareEvery, "compare-every", o.cfg.CompareEvery, "how often leaders compare their state with that of the other replicas; negative: never")
 	fs.DurationVar(&t.Heartbeat, "heartbeat", t.Heartbeat, "replace leaders of partitions that are silent for so long")
 	fs.DurationVar(&t.MetadataHeartbeat, "metadata-heartbeat", t.MetadataHeartbeat, "the same for the metadata group")
 	fs.DurationVar(&t.AppendTimeout, "append-timeout", t.AppendTimeout, "bound of an append whose client set none")
@@ -205,5 +207,10 @@ func (a *app) runBroker(ctx context.Context, o *brokerOptions) error {
 	if err := b.Start(ctx); err != nil {
 		return err
 	}
+	pacing, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { collectLess(pacing) })
+	defer wg.Wait()
+	defer stop()
 	return a.serve(ctx, []*broker.Broker{b}, o.shutdownTimeout)
 }
