@@ -70,12 +70,18 @@ type Membership struct {
 	delegate *delegate
 	table    *table
 
-	updates sync.Mutex // one UpdateMeta or Leave at a time
+	updates gate // one UpdateMeta or Leave at a time
 	close   sync.Once
 	closed  bool // under updates
 	done    chan struct{}
 	wg      sync.WaitGroup
 }
+
+// gate is a mutex that is held while memberlist waits for other brokers. Waiting for it is a wait on a channel, during which the clock of testing/synctest goes on.
+type gate chan struct{}
+
+func (g gate) Lock()   { g <- struct{}{} }
+func (g gate) Unlock() { <-g }
 
 // New listens, tells the brokers of cfg.Join, and returns. That none of them answers is no error: they are asked again for as long as it
 // lives. ErrDuplicateID, ErrForeignCluster, ErrMetaTooLarge, ErrBind.
@@ -104,7 +110,7 @@ func listen(cfg Config) (*Membership, error) {
 	if cfg.RejoinEvery <= 0 {
 		cfg.RejoinEvery = 15 * time.Second
 	}
-	m := &Membership{cfg: cfg, log: cfg.Logger, table: newTable(time.Now), done: make(chan struct{})}
+	m := &Membership{cfg: cfg, log: cfg.Logger, table: newTable(time.Now), updates: make(gate, 1), done: make(chan struct{})}
 	var err error
 	if m.delegate, err = newDelegate(cfg.Meta, m.table, cfg.Logger); err != nil {
 		return nil, err
