@@ -22,7 +22,7 @@ func TestScheduleDoesNotOmit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLatencies()
 		const events, stalledAt = 3000, 1000
-		err := schedule{start: time.Now(), rate: 1000}.run(t.Context(), func(i int64, meant time.Time) bool {
+		err := schedule{start: time.Now(), rate: 1000, sleep: time.Sleep}.run(t.Context(), func(i int64, meant time.Time) bool {
 			if i == stalledAt {
 				time.Sleep(time.Second) // on the virtual clock
 			}
@@ -46,7 +46,7 @@ func TestScheduleDoesNotOmit(t *testing.T) {
 func TestScheduleKeepsItsRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		err := schedule{start: start, rate: 200}.run(t.Context(), func(i int64, meant time.Time) bool {
+		err := schedule{start: start, rate: 200, sleep: time.Sleep}.run(t.Context(), func(i int64, meant time.Time) bool {
 			if meant != start.Add(time.Duration(i)*5*time.Millisecond) || time.Now().Before(meant) {
 				t.Errorf("event %d is meant for %s, it is %s", i, meant.Sub(start), time.Since(start))
 			}
@@ -63,7 +63,7 @@ func TestScheduleEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		n := 0
-		err := schedule{start: time.Now(), rate: 10}.run(ctx, func(int64, time.Time) bool { n++; return true })
+		err := schedule{start: time.Now(), rate: 10, sleep: time.Sleep}.run(ctx, func(int64, time.Time) bool { n++; return true })
 		if !errors.Is(err, context.DeadlineExceeded) || n > 11 {
 			t.Errorf("%d events, %v", n, err)
 		}

@@ -146,7 +146,7 @@ func newLoad(ctx context.Context, c *client.Client, topic string, o *benchOption
 func (l *load) send(ctx context.Context) error {
 	start := time.Now()
 	end := start.Add(l.options.duration)
-	err := schedule{start: start, rate: l.options.rate}.run(ctx, func(i int64, meant time.Time) bool {
+	err := schedule{start: start, rate: l.options.rate, sleep: sleepPrecisely}.run(ctx, func(i int64, meant time.Time) bool {
 		if l.options.records > 0 && i >= l.options.records || l.options.records == 0 && !meant.Before(end) || l.failed.Load() > 0 {
 			return false
 		}

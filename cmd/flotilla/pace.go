@@ -14,6 +14,7 @@ import (
 type schedule struct {
 	start time.Time
 	rate  float64 // per second; 0: everything is meant for now
+	sleep func(time.Duration)
 }
 
 // at returns the time that event i is meant for.
@@ -27,7 +28,7 @@ func (s schedule) run(ctx context.Context, send func(i int64, meant time.Time) b
 		meant := time.Now()
 		if s.rate > 0 {
 			meant = s.at(i)
-			sleepUntil(ctx, meant)
+			s.sleepUntil(ctx, meant)
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -41,9 +42,9 @@ func (s schedule) run(ctx context.Context, send func(i int64, meant time.Time) b
 // longestSleep is how long ctx may have ended before a sleeper notices.
 const longestSleep = 50 * time.Millisecond
 
-func sleepUntil(ctx context.Context, t time.Time) {
+func (s schedule) sleepUntil(ctx context.Context, t time.Time) {
 	for wait := time.Until(t); wait > 0 && ctx.Err() == nil; wait = time.Until(t) {
-		sleepPrecisely(min(wait, longestSleep))
+		s.sleep(min(wait, longestSleep))
 	}
 }
 
