@@ -599,6 +599,33 @@ func TestFollowerThatCannotWrite(t *testing.T) {
 	}
 }
 
+// TestCloseWithoutVoteStore: raft's main goroutine ends when a term cannot be stored; the node closes all the same, so that the broker can stop.
+func TestCloseWithoutVoteStore(t *testing.T) {
+	c := newTestCluster(t, 1, 2, 3)
+	c.bootstrap()
+	leader, followers := c.leader(), c.followers()
+	broken := followers[0]
+	if err := broken.stable.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.isolate(leader.id)
+	// Whoever stands for election now, the new term ends the broken one's goroutine: nobody takes this request any more, not even to refuse it.
+	c.eventually("raft's main goroutine ends", func() bool {
+		return errors.Is(broken.raft.RemoveServer("nobody", 0, 200*time.Millisecond).Error(), raft.ErrEnqueueTimeout)
+	})
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		broken.stop()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the node does not close")
+	}
+	c.heal()
+}
+
 func TestSingleNodeServesAfterRestart(t *testing.T) {
 	c := newTestCluster(t, 7)
 	c.bootstrap()

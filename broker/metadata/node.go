@@ -285,9 +285,23 @@ func (n *Node) learn(clusterID string) {
 	}
 }
 
-// snapshot lets the next Open begin with the present state, instead of with an older one until a leader says what is committed.
+// snapshotWithin bounds the final snapshot. raft asks its main goroutine for it, which is gone if the vote store has failed.
+const snapshotWithin = 2 * time.Second
+
+// snapshot lets the next Open begin with the present state, instead of with an older one until a leader says what is committed. Its goroutine
+// ends with raft, at the latest.
 func (n *Node) snapshot() {
-	if err := n.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+	done := make(chan error, 1)
+	n.wg.Go(func() { done <- n.raft.Snapshot().Error() })
+	late := time.NewTimer(snapshotWithin)
+	defer late.Stop()
+	var err error
+	select {
+	case err = <-done:
+	case <-late.C:
+		err = fmt.Errorf("not within %s", snapshotWithin)
+	}
+	if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		n.log.Warn("no final snapshot; the next start will take a moment longer", "error", err)
 	}
 }
