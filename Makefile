@@ -17,7 +17,7 @@ PKGS      ?= ./...
 ARGS      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: bench bench-peers help check-go build install demo chaos test race conformance fmt vet lint proto proto-check ci clean
+.PHONY: bench bench-peers memory help check-go build install demo chaos test race conformance fmt vet lint proto proto-check ci clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ bench: build ## Measure three brokers, with CPU profiles of all in bin/profiles
 bench-peers: build ## Measure Flotilla beside NATS JetStream; ARGS=-quick for a short run
 	cd scripts/benchpeers && $(GO) build -o ../../bin/nats-server github.com/nats-io/nats-server/v2 && $(GO) build -o ../../bin/benchpeers .
 	@./bin/benchpeers -flotilla bin/flotilla -nats bin/nats-server $(ARGS)
+
+memory: build ## Show that brokers' memory stays flat under load, 2,000 connections and lagging consumers
+	@$(GO) build -o bin/memory ./scripts/memory
+	@./bin/memory -flotilla bin/flotilla $(ARGS)
 
 test: check-go ## Run all tests
 	$(GO) test -timeout $(TEST_TIMEOUT) $(PKGS)
