@@ -623,7 +623,7 @@ func TestCloseWithoutVoteStore(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("the node does not close")
 	}
-	c.heal()
+	leader.trans.Close() // its requests to the broken one would be waited for
 }
 
 func TestSingleNodeServesAfterRestart(t *testing.T) {
