@@ -79,6 +79,8 @@ type groupClaims struct {
 type claimed struct {
 	id      raft.ServerID
 	addr    raft.ServerAddress
+	peer    *peer
+	list    *claimList // of its broker; only the claim goroutine's
 	hash    uint64
 	first   uint64        // the first round that went to it in this term
 	refused uint64        // the last round that it did not agree with
@@ -149,7 +151,7 @@ func (g *Group) Silence(id raft.ServerID, term uint64) (silence time.Duration, o
 	}
 	for i := range s.peers {
 		if p := &s.peers[i]; p.id == id {
-			p.look(g.t.peer(p.addr))
+			p.look()
 			return g.t.now() - max(p.contact, p.since, time.Duration(g.t.resumed.Load())), true
 		}
 	}
@@ -157,11 +159,12 @@ func (g *Group) Silence(id raft.ServerID, term uint64) (silence time.Duration, o
 }
 
 // look takes in what the peer's broker has answered.
-func (p *claimed) look(of *peer) {
-	of.claims.mu.Lock()
-	defer of.claims.mu.Unlock()
-	if acked := of.claims.acked; acked >= p.first && acked > p.refused {
-		p.contact = max(p.contact, of.claims.ackedAt)
+func (p *claimed) look() {
+	out := &p.peer.claims
+	out.mu.Lock()
+	defer out.mu.Unlock()
+	if acked := out.acked; acked >= p.first && acked > p.refused {
+		p.contact = max(p.contact, out.ackedAt)
 	}
 }
 
@@ -202,6 +205,7 @@ func (t *Transport) claimRound(now time.Duration) {
 	for _, e := range t.takeEnded() {
 		t.listFor(e.to).end(e.endedClaim)
 	}
+	t.listInbound()
 	for addr, l := range t.claimLists {
 		t.sendClaims(addr, l, now, late)
 	}
@@ -217,6 +221,18 @@ func (t *Transport) allGroups() []*Group {
 	clear(all[len(all):cap(all)])
 	t.claimGroups = all
 	return all
+}
+
+// listInbound has every broker told that is connected with this one, though it may follow this one in nothing. It may believe that it does: of an earlier life of
+// this broker, whose disk was lost; only rounds without a claim tell it otherwise.
+func (t *Transport) listInbound() {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for key := range t.inbound {
+		if key.purpose == purposeControl {
+			t.listFor(key.peer)
+		}
+	}
 }
 
 // listFor returns the list for a peer. One that was told something once is told for ever, if only that there is nothing: what it believes has to end some time.
@@ -261,10 +277,14 @@ func (g *Group) claimIn(now time.Duration) {
 		if server.Address == g.t.cfg.Local {
 			continue
 		}
-		p := s.peer(server, g.t.claimNo, now)
-		p.look(g.t.peer(p.addr))
+		p := s.peer(server)
+		if p == nil {
+			p = s.add(claimed{id: server.ID, addr: server.Address, peer: g.t.peer(server.Address), list: g.t.listFor(server.Address),
+				hash: serverHash(server.ID), first: g.t.claimNo, since: now})
+		}
+		p.look()
 		match, _ := g.Follower(server.ID, c.Term)
-		l := g.t.listFor(p.addr)
+		l := p.list
 		l.claims.u64(uint64(g.id))
 		l.claims.u64(p.hash)
 		l.claims.u64(c.Term)
@@ -273,13 +293,17 @@ func (g *Group) claimIn(now time.Duration) {
 	}
 }
 
-func (s *groupClaims) peer(server raft.Server, round uint64, now time.Duration) *claimed {
+func (s *groupClaims) peer(server raft.Server) *claimed {
 	for i := range s.peers {
 		if p := &s.peers[i]; p.id == server.ID && p.addr == server.Address {
 			return p
 		}
 	}
-	s.peers = append(s.peers, claimed{id: server.ID, addr: server.Address, hash: serverHash(server.ID), first: round, since: now})
+	return nil
+}
+
+func (s *groupClaims) add(p claimed) *claimed {
+	s.peers = append(s.peers, p)
 	return &s.peers[len(s.peers)-1]
 }
 
@@ -551,7 +575,7 @@ func (t *Transport) claimRefused(peer raft.ServerAddress, round uint64, id Group
 	term, server := s.term, raft.ServerID("")
 	for i := range s.peers {
 		if p := &s.peers[i]; p.addr == peer {
-			p.look(t.peer(peer)) // what counted until now
+			p.look() // what counted until now
 			p.refused = max(p.refused, round)
 			server = p.id
 		}
