@@ -11,13 +11,15 @@ RACE_TIMEOUT ?= 25m
 # What chaos runs, and for how long each scenario breaks things.
 SCENARIO  ?= all
 TIME      ?= 20s
+# How long fuzz-kafka attacks.
+FUZZ_TIME ?= 10m
 # Packages that a run is about; for instance: make test PKGS=./raftlog/...
 PKGS      ?= ./...
 # For bench, for instance ARGS='-flags "--record-bytes 100"'; for bench-peers ARGS=-quick (see scripts/benchpeers/README.md).
 ARGS      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: bench bench-peers memory help check-go build install demo chaos test race conformance fmt vet lint proto proto-check ci clean
+.PHONY: bench bench-peers memory help check-go build install demo chaos test race conformance fuzz-kafka fmt vet lint proto proto-check ci clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +61,9 @@ race: check-go ## Run all tests under the race detector (needs a C compiler)
 
 conformance: check-go ## Drive a cluster with Kafka clients: Go's, and those of other languages that are installed
 	cd broker/kafka/conformance && $(GO) test -count=1 -timeout $(TEST_TIMEOUT) -v .
+
+fuzz-kafka: check-go ## Attack a broker's Kafka listener for FUZZ_TIME under the race detector; it must serve, and its memory stay flat
+	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 0 -v ./broker/kafka/kafkafuzz -soak $(FUZZ_TIME) $(if $(SEED),-soak-seed $(SEED))
 
 fmt: check-go ## Format all Go files
 	gofmt -w $$(git ls-files -co --exclude-standard '*.go' | grep -v '\.pb\.go$$')

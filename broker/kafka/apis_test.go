@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"sync"
 	"testing"
 
@@ -297,72 +296,6 @@ func TestDescribeTopicPartitionsPages(t *testing.T) {
 	}
 }
 
-// The walk over a produce request passes what kmsg writes, in every version, and stops at arrays that claim too much.
-func TestCheckProduce(t *testing.T) {
-	for v := int16(0); v <= 13; v++ {
-		req := produceRequest(v, -1, 0, batch(t, "a"))
-		req.Topics = append(req.Topics, req.Topics...)
-		body := req.AppendTo(nil)
-		if err := checkProduce(body, v); err != nil {
-			t.Errorf("version %d: %v", v, err)
-		}
-		for cut := range len(body) {
-			if checkProduce(body[:cut], v) == nil && decode(&kmsg.ProduceRequest{Version: v}, body[:cut]) == nil && v < 9 && cut < len(body)-1 {
-				t.Errorf("version %d: %d of %d bytes are taken for the whole", v, cut, len(body))
-			}
-		}
-	}
-	claims := []byte{0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0}
-	if checkProduce(append(claims, make([]byte, 2<<20)...), 3) == nil {
-		t.Error("an array of a million topics is accepted")
-	}
-}
-
-// FuzzRequest sends arbitrary bytes after a valid frame size: the server must answer or close, and answer others.
-func FuzzRequest(f *testing.F) {
-	for key, e := range apis {
-		for _, v := range []int16{e.min, e.max} {
-			req := kmsg.RequestForKey(key)
-			req.SetVersion(v)
-			f.Add(encode(req, 1)[4:])
-		}
-	}
-	f.Add(encode(produceRequest(9, -1, 0, batch(f, "a", "b")), 1)[4:])
-	f.Add(encode(produceRequest(3, 0, 0, batch(f, "a")), 1)[4:])
-	f.Add(encode(fetchRequest(13, 0, 0, 0), 1)[4:])
-	s := New(newFake(), Options{Self: 1})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > 64<<10 {
-			return
-		}
-		h, rest, err := parseFixed(b)
-		if err != nil {
-			return
-		}
-		c := &conn{s: s, log: s.log, nc: noConn{}}
-		r := &request{header: h, conn: c, size: len(b)}
-		if err := c.parse(r, rest); err != nil || r.msg == nil {
-			return
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel() // nothing waits
-		if p, ok := r.msg.(*kmsg.ProduceRequest); ok {
-			done := make(chan struct{})
-			s.produce(r, p, func(rep reply, _ bool) {
-				if rep != nil {
-					rep.AppendTo(nil)
-				}
-				close(done)
-			})
-			<-done
-			return
-		}
-		if rep := apis[r.key].handle(s, ctx, r); rep != nil {
-			rep.AppendTo(nil)
-		}
-	})
-}
-
 // FuzzProduceRecords offers arbitrary bytes as records.
 func FuzzProduceRecords(f *testing.F) {
 	f.Add(batch(f, "a", "b"))
@@ -382,8 +315,3 @@ func FuzzProduceRecords(f *testing.F) {
 		}
 	})
 }
-
-// noConn is a connection of which only the address is asked.
-type noConn struct{ net.Conn }
-
-func (noConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1} }

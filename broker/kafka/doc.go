@@ -6,7 +6,7 @@
 //
 //	server.go            listener, life of the connections, who is connected
 //	conn.go, write.go    one connection: reading within bounds, answering in order
-//	header.go, decode.go bytes to requests
+//	header.go, decode.go bytes to requests; package layout checks them first
 //	00_produce.go ...    the APIs
 //
 // Messages are those of github.com/twmb/franz-go/pkg/kmsg, except the fetch response, which is written straight from the stored batches.

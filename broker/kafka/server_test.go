@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/broker/api"
+	"github.com/flotilla-log/flotilla/broker/kafka/layout"
 )
 
 // The very bytes of a client that is newer than this broker: ApiVersions 99 with a header that is not known either.
@@ -58,6 +59,9 @@ func TestClientsAreKnown(t *testing.T) {
 func TestEveryVersionIsAnswered(t *testing.T) {
 	_, addr := serve(t, newFake(), Options{})
 	for key, e := range apis {
+		if !layout.Known(key) {
+			t.Errorf("%s: its requests are not checked before they are decoded", kmsg.NameForKey(key))
+		}
 		for v := e.min; v <= e.max; v++ {
 			req := kmsg.RequestForKey(key)
 			if v > req.MaxVersion() {
