@@ -329,6 +329,8 @@ func (c *Cluster) LogTail(i int) string {
 type Usage struct {
 	CPU time.Duration
 	RSS int64 // bytes, now
+	// Written is the bytes that it has sent to the disk, also those that were not synced.
+	Written int64
 }
 
 // withoutSettings keeps the caller's FLOTILLA_* variables away from the brokers.
