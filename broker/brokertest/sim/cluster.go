@@ -31,12 +31,27 @@ type Cluster struct {
 	endings  sync.WaitGroup // of brokers that were killed
 }
 
+// Members are the machines that are, or were, part of the cluster.
+func (c *Cluster) Members() []*Node {
+	var out []*Node
+	for _, n := range c.Nodes {
+		if n.used.Load() {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
 // Node is one machine.
 type Node struct {
 	c    *Cluster
 	ID   api.BrokerID
 	IP   string
 	skew atomic.Int64 // its wall clock is so much ahead, in ns
+	used atomic.Bool  // it has been part of the cluster
+
+	// turn is held by who starts, stops or kills the broker.
+	turn chan struct{}
 
 	mu   sync.Mutex
 	disk *Disk
@@ -48,7 +63,7 @@ type Node struct {
 func NewCluster(rng *rand.Rand, founders, nodes int, log hclog.Logger) *Cluster {
 	c := &Cluster{Net: NewNetwork(fork(rng)), Log: log, founders: founders}
 	for i := range nodes {
-		c.Nodes = append(c.Nodes, &Node{c: c, ID: api.BrokerID(i + 1), IP: fmt.Sprintf("10.0.0.%d", i+1), disk: NewDisk(fork(rng))})
+		c.Nodes = append(c.Nodes, &Node{c: c, ID: api.BrokerID(i + 1), IP: fmt.Sprintf("10.0.0.%d", i+1), disk: NewDisk(fork(rng)), turn: make(chan struct{}, 1)})
 	}
 	return c
 }
@@ -116,15 +131,21 @@ func (n *Node) config(l *life) (broker.Config, error) {
 	return cfg, nil
 }
 
+// take waits for the turn, and returns what gives it back.
+func (n *Node) take() (release func()) {
+	n.turn <- struct{}{}
+	return func() { <-n.turn }
+}
+
 // Start starts the broker on its machine. It does not wait until it is ready.
 func (n *Node) Start() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.b != nil {
+	defer n.take()()
+	if n.Broker() != nil {
 		return nil
 	}
+	n.used.Store(true)
 	n.c.Net.PowerOn(n.IP)
-	l := &life{Disk: n.disk}
+	l := &life{Disk: n.Disk()}
 	if err := n.markStable(); err != nil {
 		return err
 	}
@@ -136,14 +157,31 @@ func (n *Node) Start() error {
 	if err != nil {
 		return err
 	}
+	n.set(b, l)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if err := b.Start(ctx); err != nil {
+	if err := b.Start(ctx); err != nil && n.unset(b) {
 		n.end(l, false)
 		return err
 	}
-	n.b, n.life = b, l
 	return nil
+}
+
+// set and unset change which broker runs here. A broker that starts counts: it can be killed. unset is false if somebody else did so before.
+func (n *Node) set(b *broker.Broker, l *life) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.b, n.life = b, l
+}
+
+func (n *Node) unset(b *broker.Broker) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.b != b {
+		return false
+	}
+	n.b, n.life = nil, nil
+	return true
 }
 
 // markStable puts an empty stable.db where the broker looks whether its votes are lost.
@@ -161,26 +199,25 @@ func (n *Node) markStable() error {
 func (n *Node) end(l *life, power bool) {
 	l.ended.Store(true)
 	n.c.Net.Crash(n.IP, power)
-	n.disk.crash(power)
+	l.crash(power)
 }
 
 // Kill ends the broker: with its machine's power, so that all that was not synced is lost and nobody hears of it, or as a process alone.
 func (n *Node) Kill(power bool) {
+	defer n.take()()
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.b == nil {
-		return
+	b, l := n.b, n.life
+	n.mu.Unlock()
+	if b != nil && n.unset(b) {
+		n.end(l, power)
+		n.c.endings.Go(b.Kill)
 	}
-	b := n.b
-	n.end(n.life, power)
-	n.b, n.life = nil, nil
-	n.c.endings.Go(b.Kill)
 }
 
-// Stop ends the broker in order.
+// Stop ends the broker in order. It may be killed meanwhile.
 func (n *Node) Stop(within time.Duration) error {
 	n.mu.Lock()
-	b := n.b
+	b, l := n.b, n.life
 	n.mu.Unlock()
 	if b == nil {
 		return nil
@@ -188,17 +225,16 @@ func (n *Node) Stop(within time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	err := b.Shutdown(ctx)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.b == b { // nobody killed it meanwhile
-		n.end(n.life, false)
-		n.b, n.life = nil, nil
+	defer n.take()()
+	if n.unset(b) {
+		n.end(l, false)
 	}
 	return err
 }
 
 // Wipe gives a machine whose broker is down an empty disk.
 func (n *Node) Wipe(rng *rand.Rand) {
+	defer n.take()()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.disk = NewDisk(fork(rng))

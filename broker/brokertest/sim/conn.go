@@ -174,25 +174,39 @@ func (h *half) take(b []byte) int {
 	return n
 }
 
-// Write implements net.Conn.
+// Write implements net.Conn. As with TCP, what is written to an end that is closed breaks the connection in both directions.
 func (c *Conn) Write(b []byte) (int, error) {
-	h := c.out
 	c.n.mu.Lock()
-	latency := c.n.latency(h.link)
+	latency := c.n.latency(c.out.link)
+	reached := !c.n.host(c.remote.ip).off && !c.n.links[c.out.link].cut && !c.n.links[c.in.link].cut
 	c.n.mu.Unlock()
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	if len(b) == 0 {
 		return 0, nil
 	}
+	broken, err := c.out.write(b, latency, c.remote, reached)
+	if broken {
+		c.in.reset(0)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if c.echo != nil {
+		c.repeat(b)
+	}
+	return len(b), nil
+}
+
+func (h *half) write(b []byte, latency time.Duration, to addr, reached bool) (broken bool, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for {
 		switch {
 		case h.finished:
-			return 0, net.ErrClosed
-		case h.err != nil || h.closed:
-			return 0, &net.OpError{Op: "write", Net: "tcp", Addr: c.remote, Err: syscall.EPIPE}
+			return false, net.ErrClosed
+		case h.err != nil || h.closed || h.lost && reached:
+			return true, &net.OpError{Op: "write", Net: "tcp", Addr: to, Err: syscall.EPIPE}
 		case expired(h.writeBy):
-			return 0, os.ErrDeadlineExceeded
+			return false, os.ErrDeadlineExceeded
 		}
 		if h.size < windowBytes {
 			break
@@ -200,10 +214,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 		h.wait(time.Time{}, h.writeBy)
 	}
 	h.add(append([]byte(nil), b...), latency)
-	if c.echo != nil {
-		c.repeat(b)
-	}
-	return len(b), nil
+	return false, nil
 }
 
 // repeat sends the first bytes of the connection on its echo too, which ends soon after.
@@ -261,11 +272,9 @@ func (c *Conn) vanish(reset bool) {
 	c.out.finished = true
 	c.out.wakeLocked()
 	c.out.mu.Unlock()
-	if reset {
-		// Over a cut link the reset is lost; who sends on the connection later gets it then.
-		if !c.n.isCut(c.out.link) {
-			c.out.reset(time.Millisecond)
-		}
+	// Over a cut link the reset is lost; who sends on the connection later gets another.
+	if reset && !c.n.isCut(c.out.link) {
+		c.out.reset(time.Millisecond)
 		c.in.reset(time.Millisecond)
 	}
 }

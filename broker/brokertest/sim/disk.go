@@ -256,8 +256,8 @@ func (f *lifeFile) sync(do func() error) error {
 	return do()
 }
 
-// segments lists the segment files of a disk, but for the newest of each replica if sealed is set, and other files by their extension.
-func (d *Disk) segments(ext string, sealed bool) []string {
+// files lists the files of all replicas with an extension; with sealed, all but the newest of each replica.
+func (d *Disk) files(ext string, sealed bool) []string {
 	root := filepath.Join(dataDir, "partitions")
 	dirs, err := d.mem.ReadDir(root)
 	if err != nil {

@@ -86,6 +86,13 @@ func (n *Network) Heal() {
 	n.wakeAll()
 }
 
+// SetEcho makes a share of the new connections to a port come twice.
+func (n *Network) SetEcho(share float64, port string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.echo, n.echoPort = share, port
+}
+
 func (n *Network) wakeAll() {
 	n.mu.Lock()
 	var ends []*Conn
