@@ -108,6 +108,8 @@ type Meter interface {
 	Acknowledged(records, bytes int, took time.Duration)
 	// Synced is called after each fdatasync of the log.
 	Synced(took time.Duration)
+	// Repaired is called when a damaged index file was written anew from its segment.
+	Repaired()
 }
 
 // noMeter counts nothing.
@@ -116,6 +118,7 @@ type noMeter struct{}
 func (noMeter) Appended(int, int)                    {}
 func (noMeter) Acknowledged(int, int, time.Duration) {}
 func (noMeter) Synced(time.Duration)                 {}
+func (noMeter) Repaired()                            {}
 
 // EventType says what an Event tells.
 type EventType uint8

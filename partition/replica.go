@@ -107,7 +107,7 @@ func (r *Replica) openLog() (err error) {
 	r.log, err = raftlog.Open(raftlog.Options{
 		FS: r.cfg.FS, Dir: r.cfg.Dir, SegmentBytes: s.SegmentBytes, SegmentAge: s.SegmentAge, Durability: s.Flush,
 		TailCacheBytes: r.cfg.Limits.TailCacheBytes, Logger: r.logger.With("partition", r.cfg.Name), Now: r.cfg.Now, OnFailure: r.fail,
-		OnSync: r.cfg.Meter.Synced,
+		OnSync: r.cfg.Meter.Synced, OnRepair: func(string) { r.cfg.Meter.Repaired() },
 	})
 	return err
 }

@@ -37,6 +37,7 @@ type Log struct {
 	failure    atomic.Pointer[error]
 	onFailure  func(error)
 	onSync     func(took time.Duration)
+	onRepair   func(file string)
 	failFast   atomic.Bool
 	serve      atomic.Bool // ServeFollowers was called
 	closed     atomic.Bool

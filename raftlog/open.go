@@ -21,7 +21,7 @@ func Open(opts Options) (*Log, error) {
 	l := &Log{
 		adm: newGate(), wmu: newGate(),
 		fs: opts.FS, dir: filepath.Clean(opts.Dir), logger: opts.Logger, now: opts.Now, maxEntry: opts.MaxEntryBytes,
-		onFailure: opts.OnFailure, onSync: opts.OnSync, tail: tailCache{limit: opts.TailCacheBytes},
+		onFailure: opts.OnFailure, onSync: opts.OnSync, onRepair: opts.OnRepair, tail: tailCache{limit: opts.TailCacheBytes},
 	}
 	l.settings.Store(&settings{opts.SegmentBytes, opts.SegmentAge, opts.Durability})
 	if err := l.fs.MkdirAll(l.dir); err != nil {

@@ -44,6 +44,8 @@ type Options struct {
 	Now func() time.Time
 	// OnSync is told how long each fdatasync of StoreLogs took. It must not block. Nil: nobody is.
 	OnSync func(took time.Duration)
+	// OnRepair is told of each damaged index file that was written anew. It must not block. Nil: nobody is.
+	OnRepair func(file string)
 	// OnFailure is called once, when the log is poisoned, from the goroutine that found out. It must neither block nor call the log.
 	OnFailure func(error)
 }
@@ -77,6 +79,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.OnSync == nil {
 		o.OnSync = func(time.Duration) {}
+	}
+	if o.OnRepair == nil {
+		o.OnRepair = func(string) {}
 	}
 	if o.OnFailure == nil {
 		o.OnFailure = func(error) {}

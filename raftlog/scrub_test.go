@@ -3,9 +3,13 @@ package raftlog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
+
+	"github.com/flotilla-log/flotilla/raftlog/vfs"
 )
 
 func freePace(context.Context, int) error { return nil }
@@ -20,12 +24,17 @@ func TestScrubOfGoodLog(t *testing.T) {
 	}
 	want := 0
 	for _, s := range l.Segments() {
-		if s.Sealed {
-			want += int(s.Bytes)
+		want += int(s.Bytes)
+	}
+	for _, c := range l.checkpoints {
+		_, b, err := l.readCheckpoint(c)
+		if err != nil {
+			t.Fatal(err)
 		}
+		want += len(b)
 	}
 	if read == 0 || read > want || read < want*9/10 {
-		t.Errorf("%d bytes were read, and the sealed segments have %d", read, want)
+		t.Errorf("%d bytes were read, and there are %d", read, want)
 	}
 }
 
@@ -94,4 +103,82 @@ func TestScrubEnds(t *testing.T) {
 	if err := l.Scrub(t.Context(), freePace); !errors.Is(err, ErrClosed) {
 		t.Errorf("of a closed log: %v", err)
 	}
+}
+
+// TestScrubEverywhere flips one bit at a time, in every file of a log that runs, at places all over it, and also cuts each file short and deletes it. A scrub
+// finds all of it, names the file, and poisons the log; index files, which are copies, are written anew as they were.
+func TestScrubEverywhere(t *testing.T) {
+	mem, segs := damagedLog(t, true)
+	// What is of no meaning while the log runs, or a file without content.
+	skip := []string{lockName, cleanName, numbered(segs[len(segs)-1].FirstIndex, indexExt)}
+	files := map[string]int{}
+	for _, name := range mustList(t, mem) {
+		if !slices.Contains(skip, name) {
+			files[name] = len(readMem(t, mem, name))
+		}
+	}
+	if len(files) < 6 {
+		t.Fatalf("only %d files: %v", len(files), files)
+	}
+	for name, size := range files {
+		for what, harm := range harms(t, name, size) {
+			mem, _ := damagedLog(t, true)
+			opts := testOptions(mem)
+			repaired := ""
+			opts.OnRepair = func(file string) { repaired = filepath.Base(file) }
+			l := mustOpen(t, opts)
+			before := readMem(t, mem, name)
+			harm(mem)
+			err := l.Scrub(t.Context(), freePace)
+			var damage *DamageError
+			switch {
+			case filepath.Ext(name) == indexExt:
+				if err != nil || repaired != name || string(readMem(t, mem, name)) != string(before) {
+					t.Errorf("%s, %s: error %v, and %q was written anew", name, what, err, repaired)
+				}
+			case !errors.As(err, &damage) || filepath.Base(damage.File) != name || l.Err() == nil:
+				t.Errorf("%s, %s: the scrub said %v", name, what, err)
+			}
+			_ = l.Close()
+		}
+	}
+}
+
+// harms are the ways in which a file is damaged, by a name for messages.
+func harms(t *testing.T, name string, size int) map[string]func(*vfs.Mem) {
+	out := map[string]func(*vfs.Mem){
+		"deleted":       func(mem *vfs.Mem) { remove(t, mem, name) },
+		"emptied":       func(mem *vfs.Mem) { truncateFile(t, mem, name, 0) },
+		"cut in half":   func(mem *vfs.Mem) { truncateFile(t, mem, name, int64(size/2)) },
+		"one byte less": func(mem *vfs.Mem) { truncateFile(t, mem, name, int64(size-1)) },
+	}
+	for at := 0; at < size; at += max(1, size/37) {
+		out[fmt.Sprintf("bit flipped at byte %d", at)] = func(mem *vfs.Mem) { flip(t, mem, name, int64(at)) }
+	}
+	if filepath.Ext(name) == segmentExt {
+		size -= 8 // it may end with up to seven zeros, which carry nothing and are not looked at
+	}
+	out["bit flipped at the end"] = func(mem *vfs.Mem) { flip(t, mem, name, int64(size-1)) }
+	return out
+}
+
+func mustList(t *testing.T, mem *vfs.Mem) (names []string) {
+	t.Helper()
+	list, err := mem.ReadDir(testDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range list {
+		names = append(names, f.Name)
+	}
+	return names
+}
+
+func readMem(t *testing.T, mem *vfs.Mem, name string) []byte {
+	t.Helper()
+	b, err := readFile(mem, filepath.Join(testDir, name), 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

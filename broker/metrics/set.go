@@ -46,6 +46,8 @@ type Set struct {
 	Damage *prometheus.CounterVec
 	// Quarantines are replicas whose files were set aside; Rebuilds those of them that are whole again.
 	Quarantines, Rebuilds prometheus.Counter
+	// Repairs are index files that were damaged and written anew from their segments.
+	Repairs prometheus.Counter
 	// ReplicaFailures counts replicas that were closed and opened again after a failure that is no damage.
 	ReplicaFailures prometheus.Counter
 	// Divergences are alarms: replicas that applied the same entries and differ.
@@ -109,6 +111,7 @@ func (s *Set) makeHealth() {
 	}
 	s.Quarantines = s.counter("replica_quarantines_total", "Replicas whose files were set aside for damage.")
 	s.Rebuilds = s.counter("replica_rebuilds_total", "Quarantined replicas that were rebuilt from the others and vote again.")
+	s.Repairs = s.counter("index_repairs_total", "Index files that were damaged and written anew from their segments.")
 	s.ReplicaFailures = s.counter("replica_failures_total", "Replicas that failed without damage and were opened again.")
 	s.Divergences = s.counter("divergence_alarms_total", "Replicas found to differ although they applied the same entries. Anything above 0 needs a look at the log.")
 	s.DigestChecks = s.counter("digest_checks_total", "Comparisons of a leader's digest with another replica's.")

@@ -90,5 +90,8 @@ func (t *Topic) Fetched(records, bytes int) {
 	t.fetchedCount.Add(float64(records))
 }
 
+// Repaired counts an index file that was damaged and written anew.
+func (t *Topic) Repaired() { t.set.Repairs.Inc() }
+
 // Synced counts an fdatasync.
 func (t *Topic) Synced(took time.Duration) { t.set.Synced(took) }
