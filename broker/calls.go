@@ -123,6 +123,7 @@ type replicaStatus struct {
 	Open          bool          `json:"open"`
 	Leads         bool          `json:"leads"`
 	Stopping      bool          `json:"stopping,omitempty"` // the broker is: no leadership for it
+	Full          bool          `json:"full,omitempty"`     // its disk is: no leadership either
 	LastIndex     uint64        `json:"last_index"`
 	LogStart      record.Offset `json:"log_start"`
 	HighWatermark record.Offset `json:"high_watermark"`
@@ -151,7 +152,7 @@ func (b *Broker) replicaStatus(name replicaName) replicaStatus {
 	}
 	s := r.Status()
 	return replicaStatus{
-		Open: s.Err == nil, Leads: s.Ready, Stopping: b.stopping.Load(), LastIndex: s.LastIndex, LogStart: s.LogStart, HighWatermark: s.HighWatermark, Bytes: s.Bytes,
+		Open: s.Err == nil, Leads: s.Ready, Stopping: b.stopping.Load(), Full: r.StorageFull() != nil, LastIndex: s.LastIndex, LogStart: s.LogStart, HighWatermark: s.HighWatermark, Bytes: s.Bytes,
 	}
 }
 

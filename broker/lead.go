@@ -140,11 +140,11 @@ func (h *hosted) caughtUp(ctx context.Context, r *partition.Replica, s raft.Serv
 	return st.Open && (st.LastIndex+maxLag >= last || h.lead.progress.within(now, st.LastIndex))
 }
 
-// mayLead says that the replica is caught up on a broker that does not stop.
+// mayLead says that the replica is caught up on a broker that does not stop and has space.
 func (h *hosted) mayLead(r *partition.Replica, s raft.Server) bool {
 	target := r.Status().LastIndex
 	st := h.statusOf(h.ctx, s)
-	return st.Open && !st.Stopping && st.LastIndex+maxLag >= target
+	return st.Open && !st.Stopping && !st.Full && st.LastIndex+maxLag >= target
 }
 
 // statusOf asks for a replica's status; it is not Open if it cannot be learnt.

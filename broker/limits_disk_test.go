@@ -162,6 +162,30 @@ func TestOneFullDisk(t *testing.T) {
 	}
 }
 
+// A leader that refuses records, since little space is left, hands over to a replica that has space, and gets leadership back when it has some, too.
+func TestLeaderWithoutSpaceHandsOver(t *testing.T) {
+	c, d := startOnDisks(t)
+	c.CreateTopic("t", 1, 3)
+	load := c.Load("t", 1)
+	load.AwaitProgress(10)
+	victim := c.Leader("t", 0)
+	d[victim].SetFreeBytes(400 << 10)
+	c.Eventually("another broker leads", func() error {
+		if now := c.Leader("t", 0); now == victim {
+			return fmt.Errorf("broker %d still leads", now)
+		}
+		return nil
+	})
+	load.AwaitProgress(30)
+	if now := c.Leader("t", 0); now == victim {
+		t.Errorf("broker %d, whose disk is full, leads again", now)
+	}
+	d.free(victim)
+	load.AwaitProgress(10)
+	load.StopAndVerify()
+	c.EnsureSame("t", 0)
+}
+
 // Offsets cannot be committed on full disks; those that were can be read, and committing works again by itself.
 func TestGroupsOnFullDisks(t *testing.T) {
 	c, d := startOnDisks(t)

@@ -46,6 +46,7 @@ func (b *Broker) Start(ctx context.Context) error {
 	b.up.Store(true)
 	b.wg.Go(b.becomeReady)
 	b.wg.Go(b.scrub)
+	b.wg.Go(b.leaveFullDisk)
 	b.wg.Go(b.compareLoop)
 	return nil
 }

@@ -37,10 +37,7 @@ func inject(in injection) func(context.Context, *env) error {
 				return err
 			}
 			e.struck += struck
-			if err := e.reviveEnded(ctx, i); err != nil {
-				return err
-			}
-			return e.healthy(ctx)
+			return e.healthyAgain(ctx, i)
 		})
 		return errors.Join(err, pause(ctx, 3*time.Second))
 	}
@@ -102,6 +99,23 @@ func (e *env) segmentsLed(ctx context.Context, i int) ([]string, error) {
 		}
 	}
 	return nil, fmt.Errorf("broker %d leads nothing", i+1)
+}
+
+// healthyAgain waits until the cluster is healthy, and starts broker i meanwhile should it end.
+func (e *env) healthyAgain(ctx context.Context, i int) error {
+	problem := "not asked"
+	for until := time.Now().Add(healthWithin); time.Now().Before(until); {
+		if err := e.reviveEnded(ctx, i); err != nil {
+			return err
+		}
+		if problem = e.problem(ctx); problem == "" {
+			return nil
+		}
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("not healthy again within %s: %s", healthWithin, problem)
 }
 
 // reviveEnded starts broker i if it has ended by itself, and says so in the report.
