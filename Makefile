@@ -19,7 +19,7 @@ PKGS      ?= ./...
 ARGS      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: bench bench-peers memory help check-go build install demo chaos test race conformance fuzz-kafka fmt vet lint proto proto-check ci clean
+.PHONY: bench bench-peers memory help check-go build install demo chaos test race conformance conformance-kgo fuzz-kafka fmt vet lint proto proto-check ci clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,8 +59,12 @@ test: check-go ## Run all tests
 race: check-go ## Run all tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout $(RACE_TIMEOUT) $(PKGS)
 
-conformance: check-go ## Drive a cluster with Kafka clients: Go's, and those of other languages that are installed
-	cd broker/kafka/conformance && $(GO) test -count=1 -timeout $(TEST_TIMEOUT) -v .
+conformance: build ## Drive a cluster with Kafka clients of five languages, which it sets up (CONFORMANCE_CACHE), and print what works
+	./broker/kafka/conformance/setup
+	cd broker/kafka/conformance && FLOTILLA_BINARY='$(CURDIR)/bin/flotilla' $(GO) test -count=1 -timeout 25m -v .
+
+conformance-kgo: build ## Run franz-go's own tests against a cluster; RECORDS= for its larger ones
+	cd broker/kafka/conformance && $(GO) run ./suites -flotilla '$(CURDIR)/bin/flotilla' $(if $(RECORDS),-records $(RECORDS))
 
 fuzz-kafka: check-go ## Attack a broker's Kafka listener for FUZZ_TIME under the race detector; it must serve, and its memory stay flat
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 0 -v ./broker/kafka/kafkafuzz -soak $(FUZZ_TIME) $(if $(SEED),-soak-seed $(SEED))

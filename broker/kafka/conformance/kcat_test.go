@@ -12,10 +12,9 @@ import (
 // kcat is librdkafka's command line tool. It tells no acknowledgements; it fails if there are none.
 type kcat struct{ program }
 
-func TestKcat(t *testing.T) {
-	if present("kcat", "kcat", "kcat", "-V") {
-		scenario(t, &kcat{program{[]string{"kcat"}, traits{allCodecs, true, []string{"describe topic", "describe cluster", "offsets by time"}}}})
-	}
+func kcatInstalled() installed {
+	return installed{name: "kcat", step: "kcat", check: []string{"kcat", "-V"},
+		client: &kcat{program{[]string{"kcat"}, traits{allCodecs, true, []string{"describe topic", "describe cluster", "offsets by time"}}}}}
 }
 
 func (*kcat) title(t *testing.T) string {

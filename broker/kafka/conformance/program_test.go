@@ -23,9 +23,14 @@ type program struct {
 	can  traits
 }
 
-// cache is where the set-up has put the clients: CONFORMANCE_CACHE, which make sets.
+// cache is where setup has put the clients: CONFORMANCE_CACHE, or else a folder of the user's.
 func cache(elem ...string) string {
-	return filepath.Join(append([]string{os.Getenv("CONFORMANCE_CACHE")}, elem...)...)
+	dir := os.Getenv("CONFORMANCE_CACHE")
+	if dir == "" {
+		user, _ := os.UserCacheDir() // without a home there are no clients either
+		dir = filepath.Join(user, "flotilla", "conformance")
+	}
+	return filepath.Join(append([]string{dir}, elem...)...)
 }
 
 func (p *program) title(t *testing.T) string {
@@ -215,54 +220,74 @@ func (t *tail) String() string {
 	return string(t.b)
 }
 
-// present tests whether a client is there. If it is not, the reason is noted: what set-up says of its step, or how the command failed.
-func present(name, step string, argv ...string) bool {
-	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
-	if err == nil {
-		return true
-	}
-	reason, readErr := os.ReadFile(cache(step + ".failed"))
-	if readErr != nil {
-		all := strings.Split(strings.TrimSpace(string(out)), "\n")
-		reason = []byte(cmp.Or(all[len(all)-1], err.Error()))
-	}
-	note("not run: %s: %s", name, strings.TrimSpace(string(reason)))
-	return false
+// installed is a client that the set-up may have brought.
+type installed struct {
+	client
+	name  string
+	step  string   // of the set-up
+	check []string // a command that succeeds if the client is there
 }
 
-func TestConfluent(t *testing.T) {
+// reason is why the client is not there, or "": what the set-up says of its step, or how the check failed.
+func (i installed) reason() string {
+	out, err := exec.Command(i.check[0], i.check[1:]...).CombinedOutput()
+	if err == nil {
+		return ""
+	}
+	if said, err := os.ReadFile(cache(i.step + ".failed")); err == nil {
+		return strings.TrimSpace(string(said))
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return cmp.Or(lines[len(lines)-1], err.Error())
+}
+
+// test runs the scenario, or notes why it cannot.
+func (i installed) test(t *testing.T) {
+	if why := i.reason(); why != "" {
+		note("not run: %s: %s", i.name, why)
+		return
+	}
+	scenario(t, i.client)
+}
+
+func confluent() installed {
 	python := cache("python", "bin", "python")
-	if present("confluent-kafka", "python", python, "-c", "import confluent_kafka") {
-		scenario(t, &program{[]string{python, "clients/confluent.py"}, traits{allCodecs, true, []string{
+	return installed{name: "confluent-kafka", step: "python", check: []string{python, "-c", "import confluent_kafka"},
+		client: &program{[]string{python, "clients/confluent.py"}, traits{allCodecs, true, []string{
 			"create topic", "describe topic", "describe cluster", "grow partitions", "alter configs", "describe configs", "offsets by time", "delete records",
 			"list groups", "describe group", "list group offsets", "alter group offsets", "delete group", "elect leaders", "delete topic",
-		}}})
-	}
+		}}}}
 }
 
-func TestKafkaPython(t *testing.T) {
+func kafkaPython() installed {
 	python := cache("python", "bin", "python")
-	if present("kafka-python", "python", python, "-c", "import kafka") {
-		scenario(t, &program{[]string{python, "clients/kafka_python.py"}, traits{allCodecs, true, allOperations()}})
-	}
+	return installed{name: "kafka-python", step: "python", check: []string{python, "-c", "import kafka"},
+		client: &program{[]string{python, "clients/kafka_python.py"}, traits{allCodecs, true, allOperations()}}}
 }
+
+// kafkaJS needs NODE_PATH.
+func kafkaJS() installed {
+	return installed{name: "kafkajs", step: "js", check: []string{"node", "-e", "require('kafkajs')"},
+		client: &program{[]string{"node", "clients/kafkajs.js"}, traits{allCodecs, true, []string{
+			"create topic", "describe topic", "describe cluster", "grow partitions", "alter configs", "describe configs", "offsets by time", "delete records",
+			"list groups", "describe group", "list group offsets", "alter group offsets", "delete group", "reassign partitions", "delete topic",
+		}}}}
+}
+
+func java() installed {
+	classes := cache("java", "classes") + string(os.PathListSeparator) + cache("java", "lib", "*")
+	argv := []string{"java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx128m", "-cp", classes, "Conformance"}
+	return installed{name: "java", step: "java", check: append(argv[:len(argv):len(argv)], "version"), client: &program{argv, traits{allCodecs, true, allOperations()}}}
+}
+
+func TestConfluent(t *testing.T)   { confluent().test(t) }
+func TestKafkaPython(t *testing.T) { kafkaPython().test(t) }
+func TestJava(t *testing.T)        { java().test(t) }
+func TestKcat(t *testing.T)        { kcatInstalled().test(t) }
 
 func TestKafkaJS(t *testing.T) {
 	t.Setenv("NODE_PATH", cache("js", "node_modules"))
-	if present("kafkajs", "js", "node", "-e", "require('kafkajs')") {
-		scenario(t, &program{[]string{"node", "clients/kafkajs.js"}, traits{allCodecs, true, []string{
-			"create topic", "describe topic", "describe cluster", "grow partitions", "alter configs", "describe configs", "offsets by time", "delete records",
-			"list groups", "describe group", "list group offsets", "alter group offsets", "delete group", "reassign partitions", "delete topic",
-		}}})
-	}
-}
-
-func TestJava(t *testing.T) {
-	classes := cache("java", "classes") + string(os.PathListSeparator) + cache("java", "lib", "*")
-	argv := []string{"java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx128m", "-cp", classes, "Conformance"}
-	if present("java", "java", append(argv, "version")...) {
-		scenario(t, &program{argv, traits{allCodecs, true, allOperations()}})
-	}
+	kafkaJS().test(t)
 }
 
 // allOperations are for clients that can do everything.

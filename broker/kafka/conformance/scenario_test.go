@@ -192,6 +192,7 @@ func awaitMembers(t *testing.T, c *cluster, group string, shares ...int) {
 		}
 		g := described[group]
 		var have []int
+		var whose []string
 		for _, m := range g.Members {
 			n := 0
 			if a, ok := m.Assigned.AsConsumer(); ok {
@@ -200,9 +201,10 @@ func awaitMembers(t *testing.T, c *cluster, group string, shares ...int) {
 				}
 			}
 			have = append(have, n)
+			whose = append(whose, fmt.Sprintf("%s: %d", m.ClientID, n))
 		}
 		if slices.Sort(have); g.State != want || !slices.Equal(have, shares) {
-			return fmt.Errorf("%s with %v", g.State, have)
+			return fmt.Errorf("%s with %v (protocol %s)", g.State, whose, g.Protocol)
 		}
 		return nil
 	})
