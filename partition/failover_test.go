@@ -24,7 +24,7 @@ const (
 
 // slowly gives raft timeouts that no test waits for.
 func slowly(_ *partitiontest.Broker, c *partition.Config) {
-	c.Timing = partition.Timing{Heartbeat: timeout, Election: timeout, Lease: timeout, Commit: 50 * time.Millisecond}
+	c.Timing = partition.Timing{Heartbeat: timeout, Election: timeout, Lease: timeout, Commit: timeout}
 }
 
 func groups(n int) (ids []transport.GroupID) {
@@ -217,4 +217,117 @@ func TestFailedLeaderNominatesAnother(t *testing.T) {
 		}
 		appendOne(t, c.Leader(1, c.Others(old)...).Replica(1))
 	})
+}
+
+// TestIsolatedLeaderGivesUp: it hears nobody, and says so soon, instead of making clients wait.
+func TestIsolatedLeaderGivesUp(t *testing.T) {
+	c := partitiontest.New(t, partitiontest.Options{Configure: slowly})
+	old := c.Leader(1)
+	appendOne(t, old.Replica(1))
+	c.Isolate(old)
+	promptly(t, "the old leader gives up", func() {
+		c.Eventually("it does not lead", func() bool { return !old.Replica(1).IsLeader() })
+	})
+	appendOne(t, c.Leader(1, c.Others(old)...).Replica(1))
+	c.Heal()
+	c.EnsureSame(1)
+}
+
+// TestDeafLeaderIsReplaced: its followers hear it, and it does not hear them, so that nothing that it is given is ever committed.
+func TestDeafLeaderIsReplaced(t *testing.T) {
+	c := partitiontest.New(t, partitiontest.Options{Configure: slowly})
+	old := c.Leader(1)
+	appendOne(t, old.Replica(1))
+	c.Deafen(old)
+	promptly(t, "the others have a leader", func() { c.Leader(1, c.Others(old)...) })
+	appendOne(t, c.Leader(1, c.Others(old)...).Replica(1))
+	c.Heal()
+	c.EnsureSame(1)
+}
+
+// TestMuteLeaderIsReplaced: nobody hears it, and it hears them.
+func TestMuteLeaderIsReplaced(t *testing.T) {
+	c := partitiontest.New(t, partitiontest.Options{Configure: slowly})
+	old := c.Leader(1)
+	c.Mute(old)
+	promptly(t, "the others have a leader", func() { c.Leader(1, c.Others(old)...) })
+	appendOne(t, c.Leader(1, c.Others(old)...).Replica(1))
+	c.Heal()
+	c.EnsureSame(1)
+}
+
+// TestClosedLeaderIsReplaced: the replica is closed, its broker goes on, and no leadership was handed over.
+func TestClosedLeaderIsReplaced(t *testing.T) {
+	c := partitiontest.New(t, partitiontest.Options{Configure: slowly})
+	old := c.Leader(1)
+	appendOne(t, old.Replica(1))
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = old.Replica(1).Close(ended)
+	promptly(t, "the others have a leader", func() { c.Leader(1, c.Others(old)...) })
+	appendOne(t, c.Leader(1, c.Others(old)...).Replica(1))
+}
+
+// TestLostAppendsAreSentAgain: the followers' answers get lost with the connections, and no further append comes.
+func TestLostAppendsAreSentAgain(t *testing.T) {
+	c := partitiontest.New(t, partitiontest.Options{Configure: slowly, ConfigureTransport: func(cfg *transport.Config) {
+		cfg.SilentAfter = time.Minute // the leader keeps its leadership
+		cfg.ControlTimeout = time.Minute
+	}})
+	leader := c.Leader(1)
+	appendOne(t, leader.Replica(1))
+	away := c.Others(leader)[0]
+	c.Net.Cut(leader.Addr, away.Addr)
+	appendOne(t, leader.Replica(1)) // the other one takes it
+	c.Net.Heal()
+	leader.Transport.PeerDown(away.Addr)
+	promptly(t, "both have everything", func() {
+		c.Eventually("the high watermark", func() bool { return away.Replica(1).Status().HighWatermark == 2 })
+	})
+	c.EnsureSame(1)
+}
+
+// TestWithoutEvidenceRaftRecovers: nothing is ever noticed, and only raft's own timeouts are left.
+func TestWithoutEvidenceRaftRecovers(t *testing.T) {
+	c := partitiontest.New(t, partitiontest.Options{
+		Configure: func(_ *partitiontest.Broker, cfg *partition.Config) {
+			cfg.Timing = partition.Timing{Heartbeat: time.Second, Election: time.Second, Commit: 100 * time.Millisecond}
+		},
+		ConfigureTransport: func(cfg *transport.Config) {
+			cfg.SilentAfter, cfg.ClaimEvery, cfg.ControlTimeout = time.Hour, time.Hour, time.Hour
+		},
+	})
+	old := c.Leader(1)
+	appendOne(t, old.Replica(1))
+	c.Isolate(old)
+	next := c.Leader(1, c.Others(old)...)
+	appendOne(t, next.Replica(1))
+	c.Eventually("the old leader gives up", func() bool { return !old.Replica(1).IsLeader() })
+	for _, b := range c.Others(old) {
+		if b.Transport.Gone(old.Addr) {
+			t.Error("there was evidence")
+		}
+	}
+}
+
+// TestTransferNeedsASuccessor: one that lacks records would not be elected, so leadership stays where it is.
+func TestTransferNeedsASuccessor(t *testing.T) {
+	c := partitiontest.New(t, partitiontest.Options{Configure: slowly, ConfigureTransport: func(cfg *transport.Config) { cfg.SilentAfter = time.Minute }})
+	leader := c.Leader(1)
+	appendOne(t, leader.Replica(1))
+	_, term := leader.Replica(1).Leader()
+	away := c.Others(leader)[0]
+	c.Net.Cut(leader.Addr, away.Addr)
+	c.Net.Cut(away.Addr, leader.Addr)
+	appendOne(t, leader.Replica(1))
+	server := away.Server()
+	promptly(t, "the transfer", func() {
+		if err := leader.Replica(1).TransferLeadership(context.Background(), &server); err == nil {
+			t.Error("it succeeded")
+		}
+	})
+	appendOne(t, leader.Replica(1))
+	if addr, now := leader.Replica(1).Leader(); addr != leader.Addr || now != term {
+		t.Errorf("%s led in term %d, and now %q in term %d", leader.Addr, term, addr, now)
+	}
 }

@@ -103,22 +103,28 @@ func (e *Elector) push(term uint64, servers []raft.Server) {
 // behind says that it is time to send to a follower again.
 func (e *Elector) behind(id raft.ServerID, term, last uint64) bool {
 	f, _ := e.group.Follower(id, term)
-	silence, known := e.group.Silence(id, term)
-	if f.Match >= last || !known || silence > Lease/2 {
-		delete(e.lags, id)
-		return false
+	if f.Match < last {
+		if silence, known := e.group.Silence(id, term); known && silence <= Lease/2 {
+			return e.lagging(id, f.Match)
+		}
 	}
+	delete(e.lags, id)
+	return false
+}
+
+// lagging says that it is time to send to a follower again that has as much as match, and is heard.
+func (e *Elector) lagging(id raft.ServerID, match uint64) bool {
 	now := e.now()
 	l := e.lags[id]
 	if l == nil {
 		if e.lags == nil {
 			e.lags = map[raft.ServerID]*lag{}
 		}
-		e.lags[id] = &lag{match: f.Match, since: now}
+		e.lags[id] = &lag{match: match, since: now}
 		return false
 	}
-	if l.match != f.Match {
-		*l = lag{match: f.Match, since: now}
+	if l.match != match {
+		*l = lag{match: match, since: now}
 		return false
 	}
 	if l.tries >= lagPauses || now.Sub(l.since) < lagPause<<l.tries {

@@ -53,7 +53,8 @@ func (s *situation) takeTurns(e *Elector) {
 		s.voters = append(s.voters, server)
 		self := server.ID == e.id
 		rank := -1
-		if self || !e.group.Gone(server.Address) {
+		lost := server.Address == s.leader || e.group.Gone(server.Address) // a leader that is lost has no first claim
+		if self || !lost {
 			rank = next
 			next++
 		}
