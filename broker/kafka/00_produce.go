@@ -78,7 +78,8 @@ func (s *Server) produceTopic(ctx context.Context, r *request, req *kmsg.Produce
 	}
 }
 
-// checkBatch says what is wrong with the records for one partition.
+// checkBatch says what is wrong with the records for one partition, as far as that is the protocol's business. The partition checks the batch (CRC,
+// counts, offsets, every record), once, for all front ends.
 func (s *Server) checkBatch(req *kmsg.ProduceRequest, records []byte) ([]byte, int16, error) {
 	refuse := func(code int16, format string, args ...any) ([]byte, int16, error) {
 		return nil, code, api.Errorf(api.CodeInvalidRecord, format, args...)
@@ -101,12 +102,6 @@ func (s *Server) checkBatch(req *kmsg.ProduceRequest, records []byte) ([]byte, i
 	if err == nil && len(rest) > 0 {
 		return refuse(errInvalidRecord, "a partition's records must be exactly one batch")
 	}
-	if err == nil {
-		_, err = record.Validate(batch)
-	}
-	if err == nil {
-		err = record.ValidateRecords(batch, s.decompressMax())
-	}
 	if err != nil {
 		return nil, recordCode(err), err
 	}
@@ -115,9 +110,6 @@ func (s *Server) checkBatch(req *kmsg.ProduceRequest, records []byte) ([]byte, i
 
 // magicAt is where both the old formats and a record batch have their version.
 const magicAt = 16
-
-// decompressMax bounds a batch after decompression.
-func (s *Server) decompressMax() int { return max(4*s.opts.MaxMessageBytes, 64<<20) }
 
 func (p *produced) refuse(part *kmsg.ProduceResponseTopicPartition, code int16, err error) {
 	part.ErrorCode, part.ErrorMessage = code, messageOf(err)

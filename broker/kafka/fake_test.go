@@ -57,6 +57,9 @@ func (f *fakeBroker) Append(_ context.Context, req api.AppendRequest) (api.Appen
 	if err != nil {
 		return api.AppendResult{}, api.Errorf(api.CodeCorruptBatch, "%w", err)
 	}
+	if err := record.ValidateRecords(req.Batch, 64<<20); err != nil {
+		return api.AppendResult{}, api.Errorf(api.CodeInvalidRecord, "%w", err)
+	}
 	p := req.Partition
 	base := f.next[p]
 	record.Stamp(req.Batch, base, f.epochs[p])
@@ -195,7 +198,7 @@ func (f *fakeBroker) DeleteTopic(context.Context, string) error { return nil }
 func (f *fakeBroker) AlterTopic(context.Context, string, map[string]string, []string) (api.TopicDescription, error) {
 	return f.description(), nil
 }
-func (f *fakeBroker) CreatePartitions(context.Context, string, int32) (api.TopicDescription, error) {
+func (f *fakeBroker) CreatePartitions(context.Context, api.CreatePartitionsRequest) (api.TopicDescription, error) {
 	return f.description(), nil
 }
 func (f *fakeBroker) DescribeTopic(_ context.Context, name string) (api.TopicDescription, error) {
