@@ -118,7 +118,6 @@ func TestDigestsAgree(t *testing.T) {
 	for round := range 20 {
 		logs := digestLog(rng, 1000+rng.IntN(12000))
 		a, b := newDigestReplica(t), newDigestReplica(t)
-		common := 0
 		for at := 0; at < len(logs); {
 			to := min(at+1+rng.IntN(3000), len(logs))
 			a.apply(rng, logs[at:to])
