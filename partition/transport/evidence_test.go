@@ -59,7 +59,8 @@ func TestDeadBrokerIsGoneAtOnce(t *testing.T) {
 // A connection that is lost while another can be made is no evidence.
 func TestLostConnectionIsNoEvidence(t *testing.T) {
 	f := newFleet(t)
-	a, b := f.start("1"), f.start("2")
+	patient := func(c *Config) { c.SilentAfter = time.Minute } // a busy machine may be silent for longer
+	a, b := f.start("1", patient), f.start("2", patient)
 	answering(f, a)
 	gb := answering(f, b)
 	cancel := a.WatchGone(func(peer raft.ServerAddress, gone bool) {
