@@ -39,7 +39,7 @@ func termOf(c *brokertest.Cluster, leader api.BrokerID) int32 {
 
 func TestKafkaListOffsets(t *testing.T) {
 	c := brokertest.Start(t, brokertest.Options{Tune: func(cfg *broker.Config) { cfg.AutoBalanceLeaders = false }})
-	c.CreateTopic("orders", 1, 3, "retention.ms", "-1") // the records have old times
+	c.CreateTopic("orders", 1, 3, "retention.ms", "-1")        // the records have old times
 	produceIdempotent(c, "orders", 0, 10, 0, 0, "a", "b", "c") // at 1000, 1001, 1002
 	first := c.Leader("orders", 0)
 	epoch := termOf(c, first)

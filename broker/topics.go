@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,6 +55,9 @@ func (b *Broker) checkNewTopic(req *api.CreateTopicRequest) error {
 	if b.node.State().Topics[req.Name] != nil {
 		return api.Errorf(api.CodeTopicAlreadyExists, "topic %q exists already", req.Name)
 	}
+	if req.Assignment != nil {
+		return b.checkByHand(req)
+	}
 	if req.Partitions == 0 {
 		req.Partitions = b.defaultPartitions()
 	}
@@ -84,6 +88,32 @@ func (b *Broker) defaultRF(configured int16) int16 {
 	return int16(min(3, max(brokers, present, 1)))
 }
 
+// checkByHand checks an operator's assignment, and counts it.
+func (b *Broker) checkByHand(req *api.CreateTopicRequest) error {
+	if req.Partitions != 0 || req.ReplicationFactor != 0 {
+		return api.Errorf(api.CodeInvalidRequest, "topic %q: either the brokers of each partition or numbers of partitions and replicas can be given, not both", req.Name)
+	}
+	if n := len(req.Assignment); n == 0 || n > maxPartitions {
+		return api.Errorf(api.CodeInvalidPartitions, "%d partitions: a topic has from 1 to %d", n, maxPartitions)
+	}
+	req.Partitions, req.ReplicationFactor = int32(len(req.Assignment)), int16(len(req.Assignment[0]))
+	return b.checkAssignment(req.Name, 0, req.ReplicationFactor, req.Assignment)
+}
+
+// checkAssignment refuses an operator's assignment of partitions from first on that cannot be: CodeInvalidReplicaAssignment.
+func (b *Broker) checkAssignment(topic string, first int, rf int16, assignment [][]api.BrokerID) error {
+	for i, brokers := range assignment {
+		name := topic + "/" + strconv.Itoa(first+i)
+		if len(brokers) == 0 || len(brokers) != int(rf) {
+			return api.Errorf(api.CodeInvalidReplicaAssignment, "%s: %d brokers are named; all partitions must have equally many replicas, here %d", name, len(brokers), rf)
+		}
+		if err := b.checkBrokers(name, brokers); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (b *Broker) checkSettings(set map[string]string) error {
 	if err := metadata.ValidateSettings(set); err != nil {
 		return err
@@ -96,12 +126,16 @@ func (b *Broker) planTopic(req api.CreateTopicRequest, kind metadata.Kind, inter
 	if len(b.node.State().Brokers) == 0 {
 		return nil, api.Errorf(api.CodeControllerNotAvailable, "this broker does not belong to a cluster yet: try again shortly")
 	}
-	assignment, err := controller.Place(b.view(), nil, req.Partitions, req.ReplicationFactor)
-	if err != nil {
-		return nil, err
+	assignment := req.Assignment
+	if assignment == nil {
+		var err error
+		if assignment, err = controller.Place(b.view(), nil, req.Partitions, req.ReplicationFactor); err != nil {
+			return nil, err
+		}
 	}
 	cmd := &metadata.CreateTopic{
 		Name: req.Name, Internal: internal, Kind: kind, ReplicationFactor: req.ReplicationFactor, Settings: req.Settings, Assignment: assignment,
+		ByHand: req.Assignment != nil,
 	}
 	_, _ = rand.Read(cmd.ID[:]) // never fails
 	return cmd, nil
@@ -187,25 +221,41 @@ func (b *Broker) AlterTopic(ctx context.Context, name string, set map[string]str
 }
 
 // CreatePartitions implements api.Topics.
-func (b *Broker) CreatePartitions(ctx context.Context, name string, total int32) (api.TopicDescription, error) {
-	t, err := b.changeable(ctx, name)
+func (b *Broker) CreatePartitions(ctx context.Context, req api.CreatePartitionsRequest) (api.TopicDescription, error) {
+	t, err := b.changeable(ctx, req.Name)
 	if err != nil {
 		return api.TopicDescription{}, err
 	}
-	have := int32(len(t.Partitions))
-	if total <= have || total > maxPartitions {
-		return api.TopicDescription{}, api.Errorf(api.CodeInvalidPartitions,
-			"topic %q has %d partitions: the new total must be more than that and at most %d", name, have, maxPartitions)
-	}
-	assignment, err := controller.Place(b.view(), t, total-have, t.ReplicationFactor)
-	if err == nil {
-		_, err = b.node.Propose(ctx, &metadata.GrowTopic{Name: name, From: have, Assignment: assignment})
-	}
+	cmd, err := b.planGrowth(t, req)
 	if err != nil {
 		return api.TopicDescription{}, b.apiError(err, nil)
 	}
-	b.awaitLeaders(ctx, name)
-	return b.DescribeTopic(ctx, name)
+	if !req.ValidateOnly {
+		if _, err := b.node.Propose(ctx, cmd); err != nil {
+			return api.TopicDescription{}, b.apiError(err, nil)
+		}
+		b.awaitLeaders(ctx, req.Name)
+	}
+	return b.DescribeTopic(ctx, req.Name)
+}
+
+// planGrowth places the new partitions, unless an operator has.
+func (b *Broker) planGrowth(t *metadata.Topic, req api.CreatePartitionsRequest) (*metadata.GrowTopic, error) {
+	have := int32(len(t.Partitions))
+	if req.Total <= have || req.Total > maxPartitions {
+		return nil, api.Errorf(api.CodeInvalidPartitions,
+			"topic %q has %d partitions: the new total must be more than that and at most %d", t.Name, have, maxPartitions)
+	}
+	cmd := &metadata.GrowTopic{Name: t.Name, From: have, Assignment: req.Assignment, ByHand: req.Assignment != nil}
+	if cmd.ByHand {
+		if more := int(req.Total - have); len(req.Assignment) != more {
+			return nil, api.Errorf(api.CodeInvalidReplicaAssignment, "topic %q gets %d more partitions, and brokers are named for %d", t.Name, more, len(req.Assignment))
+		}
+		return cmd, b.checkAssignment(t.Name, int(have), t.ReplicationFactor, req.Assignment)
+	}
+	var err error
+	cmd.Assignment, err = controller.Place(b.view(), t, req.Total-have, t.ReplicationFactor)
+	return cmd, err
 }
 
 // ListTopics implements api.Topics.

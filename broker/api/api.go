@@ -184,7 +184,7 @@ type Topics interface {
 	DeleteTopic(ctx context.Context, name string) error
 	// AlterTopic sets and unsets settings.
 	AlterTopic(ctx context.Context, name string, set map[string]string, unset []string) (TopicDescription, error)
-	CreatePartitions(ctx context.Context, name string, total int32) (TopicDescription, error)
+	CreatePartitions(ctx context.Context, req CreatePartitionsRequest) (TopicDescription, error)
 	// DescribeTopic asks the partitions' leaders for offsets and sizes; what cannot be learnt is -1.
 	DescribeTopic(ctx context.Context, name string) (TopicDescription, error)
 	ListTopics(ctx context.Context, internal bool) ([]TopicSummary, error)
@@ -196,7 +196,18 @@ type CreateTopicRequest struct {
 	Partitions        int32
 	ReplicationFactor int16
 	Settings          map[string]string
-	ValidateOnly      bool
+	// Assignment, if not nil, names the brokers of each partition, the preferred leader first, instead of the counts. CodeInvalidReplicaAssignment.
+	Assignment   [][]BrokerID
+	ValidateOnly bool
+}
+
+// CreatePartitionsRequest lets a topic grow to a number of partitions.
+type CreatePartitionsRequest struct {
+	Name  string
+	Total int32
+	// Assignment, if not nil, names the brokers of each new partition. CodeInvalidReplicaAssignment.
+	Assignment   [][]BrokerID
+	ValidateOnly bool
 }
 
 // TopicSummary is a line of a topic list.

@@ -67,7 +67,7 @@ func (s *adminService) AlterTopic(ctx context.Context, req *pb.AlterTopicRequest
 }
 
 func (s *adminService) CreatePartitions(ctx context.Context, req *pb.CreatePartitionsRequest) (*pb.CreatePartitionsResponse, error) {
-	d, err := s.topics.CreatePartitions(ctx, req.GetTopic(), req.GetPartitions())
+	d, err := s.topics.CreatePartitions(ctx, api.CreatePartitionsRequest{Name: req.GetTopic(), Total: req.GetPartitions()})
 	if err != nil {
 		return nil, toStatus(err)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // CreateTopics, versions 0 to 7. v1: validate only, messages; v4: -1 means the cluster's default; v5: flexible, the result in the response; v7: topic
-// IDs. Replicas are placed by the cluster: an assignment of one's own is refused.
+// IDs. Instead of numbers, brokers may be named for each partition.
 
 func (s *Server) createTopics(ctx context.Context, _ *request, req *kmsg.CreateTopicsRequest) reply {
 	resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
@@ -27,7 +27,7 @@ func (s *Server) createTopics(ctx context.Context, _ *request, req *kmsg.CreateT
 		*out = kmsg.NewCreateTopicsResponseTopic()
 		out.Topic = req.Topics[i].Topic
 		if count[out.Topic] > 1 {
-			out.ErrorCode, out.ErrorMessage = errInvalidRequest, text("the topic is in the request more than once")
+			out.ErrorCode, out.ErrorMessage = errInvalidRequest, text(topicTwice)
 			continue
 		}
 		g.Go(func() error {
@@ -41,24 +41,32 @@ func (s *Server) createTopics(ctx context.Context, _ *request, req *kmsg.CreateT
 
 func (s *Server) createTopic(ctx context.Context, in *kmsg.CreateTopicsRequestTopic, validateOnly bool, out *kmsg.CreateTopicsResponseTopic) {
 	refuse := func(code int16, message string) { out.ErrorCode, out.ErrorMessage = code, text(message) }
-	create := api.CreateTopicRequest{
-		Name: in.Topic, Partitions: in.NumPartitions, ReplicationFactor: in.ReplicationFactor, Settings: map[string]string{}, ValidateOnly: validateOnly,
-	}
+	create := api.CreateTopicRequest{Name: in.Topic, Settings: map[string]string{}, ValidateOnly: validateOnly}
+	byHand := len(in.ReplicaAssignment) > 0
 	switch {
-	case len(in.ReplicaAssignment) > 0:
-		refuse(errInvalidReplicaAssignment, "replicas are placed by the cluster: give the number of partitions and the replication factor")
+	case byHand && (in.NumPartitions != -1 || in.ReplicationFactor != -1):
+		refuse(errInvalidRequest, "brokers are named for each partition: the numbers of partitions and replicas must be -1 then")
 		return
-	case in.NumPartitions == 0 || in.NumPartitions < -1:
+	case !byHand && (in.NumPartitions == 0 || in.NumPartitions < -1):
 		refuse(errInvalidPartitions, "a topic has at least one partition")
 		return
-	case in.ReplicationFactor == 0 || in.ReplicationFactor < -1:
+	case !byHand && (in.ReplicationFactor == 0 || in.ReplicationFactor < -1):
 		refuse(errInvalidReplicationFactor, "the replication factor must be at least 1")
 		return
 	}
-	create.Partitions, create.ReplicationFactor = max(create.Partitions, 0), max(create.ReplicationFactor, 0)
+	create.Partitions, create.ReplicationFactor = max(in.NumPartitions, 0), max(in.ReplicationFactor, 0)
 	for _, c := range in.Configs {
-		if c.Value != nil {
-			create.Settings[c.Name] = *c.Value
+		if c.Value == nil {
+			refuse(errInvalidConfig, c.Name+" has no value")
+			return
+		}
+		create.Settings[c.Name] = *c.Value
+	}
+	if byHand {
+		var ok bool
+		if create.Assignment, ok = assignmentOf(in.ReplicaAssignment); !ok {
+			refuse(errInvalidReplicaAssignment, "brokers must be named once for each partition, from 0 on without a gap")
+			return
 		}
 	}
 	d, err := s.broker.CreateTopic(ctx, create)
@@ -72,4 +80,16 @@ func (s *Server) createTopic(ctx context.Context, in *kmsg.CreateTopicsRequestTo
 		e.Name, e.Value, e.Source = c.Key, text(c.Value), int8(configSources[c.Source])
 		out.Configs = append(out.Configs, e)
 	}
+}
+
+// assignmentOf puts the partitions of an assignment in order; false unless they are 0 to n-1, each once.
+func assignmentOf(list []kmsg.CreateTopicsRequestTopicReplicaAssignment) ([][]api.BrokerID, bool) {
+	out := make([][]api.BrokerID, len(list))
+	for _, a := range list {
+		if a.Partition < 0 || int(a.Partition) >= len(out) || out[a.Partition] != nil {
+			return nil, false
+		}
+		out[a.Partition] = brokerIDs(a.Replicas) // not nil
+	}
+	return out, true
 }

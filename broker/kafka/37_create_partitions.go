@@ -3,41 +3,44 @@ package kafka
 import (
 	"context"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 )
 
-// CreatePartitions, versions 0 to 3. v2: flexible. As in CreateTopics, replicas are placed by the cluster.
+// CreatePartitions, versions 0 to 3. v2: flexible. Brokers of the new partitions may be named.
 
 func (s *Server) createPartitions(ctx context.Context, _ *request, req *kmsg.CreatePartitionsRequest) reply {
 	resp := req.ResponseKind().(*kmsg.CreatePartitionsResponse)
-	for i := range req.Topics {
-		in := &req.Topics[i]
-		out := kmsg.NewCreatePartitionsResponseTopic()
-		out.Topic = in.Topic
-		if len(in.Assignment) > 0 {
-			out.ErrorCode, out.ErrorMessage = errInvalidReplicaAssignment, text("replicas are placed by the cluster")
-		} else {
-			err := s.growTopic(ctx, in.Topic, in.Count, req.ValidateOnly)
-			out.ErrorCode, out.ErrorMessage = codeOf(err, admin), messageOf(err)
-		}
-		resp.Topics = append(resp.Topics, out)
+	resp.Topics = make([]kmsg.CreatePartitionsResponseTopic, len(req.Topics))
+	count := map[string]int{}
+	for _, t := range req.Topics {
+		count[t.Topic]++
 	}
+	var g errgroup.Group
+	g.SetLimit(workers)
+	for i := range req.Topics {
+		in, out := &req.Topics[i], &resp.Topics[i]
+		*out = kmsg.NewCreatePartitionsResponseTopic()
+		out.Topic = in.Topic
+		if count[in.Topic] > 1 {
+			out.ErrorCode, out.ErrorMessage = errInvalidRequest, text(topicTwice)
+			continue
+		}
+		g.Go(func() error {
+			grow := api.CreatePartitionsRequest{Name: in.Topic, Total: in.Count, ValidateOnly: req.ValidateOnly}
+			for _, a := range in.Assignment {
+				grow.Assignment = append(grow.Assignment, brokerIDs(a.Replicas))
+			}
+			_, err := s.broker.CreatePartitions(ctx, grow)
+			out.ErrorCode, out.ErrorMessage = codeOf(err, admin), messageOf(err)
+			return nil
+		})
+	}
+	_ = g.Wait()
 	return resp
 }
 
-func (s *Server) growTopic(ctx context.Context, name string, total int32, validateOnly bool) error {
-	d, err := s.broker.DescribeTopic(ctx, name)
-	if err != nil {
-		return err
-	}
-	if has := int32(len(d.Partitions)); total <= has {
-		return api.Errorf(api.CodeInvalidPartitions, "topic %q has %d partitions: it can only grow, not become %d", name, has, total)
-	}
-	if validateOnly {
-		return nil
-	}
-	_, err = s.broker.CreatePartitions(ctx, name, total)
-	return err
-}
+const topicTwice = "the topic is in the request more than once"

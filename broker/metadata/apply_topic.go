@@ -22,7 +22,7 @@ func (c *CreateTopic) apply(ch *change) (Result, error) {
 		t.Kind = KindData
 	}
 	ch.putTopic(t)
-	ch.addPartitions(t, c.Assignment)
+	ch.addPartitions(t, c.Assignment, c.ByHand)
 	return Result{}, nil
 }
 
@@ -47,9 +47,9 @@ func (ch *change) checkAssignment(topic string, have int, rf int16, assignment [
 	return nil
 }
 
-func (ch *change) addPartitions(t *Topic, assignment [][]api.BrokerID) {
+func (ch *change) addPartitions(t *Topic, assignment [][]api.BrokerID, byHand bool) {
 	for _, brokers := range assignment {
-		p := &Partition{Topic: t.Name, Partition: int32(len(t.Partitions)), Group: ch.s.NextGroup, Leader: api.NoBroker}
+		p := &Partition{Topic: t.Name, Partition: int32(len(t.Partitions)), Group: ch.s.NextGroup, Leader: api.NoBroker, ByHand: byHand}
 		ch.s.NextGroup++
 		for _, id := range brokers {
 			p.Replicas = append(p.Replicas, ch.name(p, id))
@@ -99,7 +99,7 @@ func (c *GrowTopic) apply(ch *change) (Result, error) {
 	if err := ch.checkAssignment(c.Name, len(t.Partitions), t.ReplicationFactor, c.Assignment); err != nil {
 		return Result{}, err
 	}
-	ch.addPartitions(ch.ownTopic(c.Name), c.Assignment)
+	ch.addPartitions(ch.ownTopic(c.Name), c.Assignment, c.ByHand)
 	return Result{}, nil
 }
 

@@ -83,6 +83,8 @@ type CreateTopic struct {
 	Settings          map[string]string `json:"settings,omitempty"`
 	// Assignment lists the brokers of each partition, the preferred leader first.
 	Assignment [][]api.BrokerID `json:"assignment"`
+	// ByHand: an operator chose the brokers.
+	ByHand bool `json:"by_hand,omitempty"`
 }
 
 // AlterTopic sets and unsets settings. CodeUnknownTopicOrPartition, CodeInvalidConfig.
@@ -97,6 +99,7 @@ type GrowTopic struct {
 	Name       string           `json:"name"`
 	From       int32            `json:"from"`
 	Assignment [][]api.BrokerID `json:"assignment"`
+	ByHand     bool             `json:"by_hand,omitempty"`
 }
 
 // DeleteTopic deletes a topic. CodeUnknownTopicOrPartition, also if the topic has another ID by now (the zero ID matches any).

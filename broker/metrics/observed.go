@@ -119,8 +119,8 @@ func (o *observed) AlterTopic(ctx context.Context, name string, set map[string]s
 	return res, o.saw("AlterTopic", err)
 }
 
-func (o *observed) CreatePartitions(ctx context.Context, name string, total int32) (api.TopicDescription, error) {
-	res, err := o.Broker.CreatePartitions(ctx, name, total)
+func (o *observed) CreatePartitions(ctx context.Context, req api.CreatePartitionsRequest) (api.TopicDescription, error) {
+	res, err := o.Broker.CreatePartitions(ctx, req)
 	return res, o.saw("CreatePartitions", err)
 }
 
