@@ -57,6 +57,7 @@ type Node struct {
 	disk *Disk
 	life *life
 	b    *broker.Broker // nil while it is down
+	ends *broker.Broker // is being stopped in order
 }
 
 // NewCluster makes machines without starting anything. The first founders of them begin the cluster.
@@ -105,7 +106,7 @@ func (n *Node) config(l *life) (broker.Config, error) {
 	cfg.OffsetsPartitions = 2
 	cfg.DiskReserve = 1 << 20
 	cfg.Timing = broker.Timing{PreferredAfter: 2 * time.Second, FastGossip: true}
-	cfg.Scrub.Every = 5 * time.Second
+	cfg.Scrub.Every = scrubEvery
 	cfg.Logger = n.c.Log.Named(fmt.Sprint("broker", n.ID))
 	grpcLn, err := n.c.Net.Listen(cfg.GRPCAddr)
 	if err != nil {
@@ -202,6 +203,15 @@ func (n *Node) end(l *life, power bool) {
 	l.crash(power)
 }
 
+// ending says that a broker is being stopped in order, from the second call for it on.
+func (n *Node) ending(b *broker.Broker) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	was := n.ends == b
+	n.ends = b
+	return was
+}
+
 // Kill ends the broker: with its machine's power, so that all that was not synced is lost and nobody hears of it, or as a process alone.
 func (n *Node) Kill(power bool) {
 	defer n.take()()
@@ -210,7 +220,9 @@ func (n *Node) Kill(power bool) {
 	n.mu.Unlock()
 	if b != nil && n.unset(b) {
 		n.end(l, power)
-		n.c.endings.Go(b.Kill)
+		if !n.ending(b) { // else Stop waits for its end
+			n.c.endings.Go(b.Kill)
+		}
 	}
 }
 
@@ -219,7 +231,7 @@ func (n *Node) Stop(within time.Duration) error {
 	n.mu.Lock()
 	b, l := n.b, n.life
 	n.mu.Unlock()
-	if b == nil {
+	if b == nil || n.ending(b) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), within)

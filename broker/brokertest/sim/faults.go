@@ -65,6 +65,9 @@ var faults = map[string]fault{
 	"decommission":  decommission,
 }
 
+// damages are the faults that change what is stored.
+var damages = map[string]bool{"flip": true, "flip-down": true, "delete-down": true, "truncate-down": true}
+
 // victim finds who a step strikes; nil if that is nobody just now.
 func (r *run) victim(s Step) *Node {
 	id := api.NoBroker

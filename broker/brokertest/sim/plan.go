@@ -116,8 +116,8 @@ var kinds = []kind{
 func Random(seed uint64) Plan {
 	rng := rand.New(rand.NewPCG(seed, 0x5eed))
 	p := Plan{
-		Seed: seed, Founders: 3, Window: 6*second + time.Duration(rng.IntN(6))*second,
-		Pace: []time.Duration{6 * milli, 10 * milli, 20 * milli}[rng.IntN(3)],
+		Seed: seed, Founders: 3, Window: 3*second + time.Duration(rng.IntN(5))*second,
+		Pace: []time.Duration{8 * milli, 20 * milli, 40 * milli}[rng.IntN(3)],
 	}
 	if rng.IntN(6) == 0 {
 		p.Founders = 4 + rng.IntN(2)

@@ -32,6 +32,7 @@ const (
 	readWithin    = time.Minute
 	stopWithin    = 30 * time.Second
 	warmUp        = 500 * time.Millisecond
+	scrubEvery    = 5 * time.Second
 	decodeLimit   = 16 << 20
 	// What makes a run count.
 	minAcks, minDuring = 200, 20
@@ -84,6 +85,7 @@ func Run(p Plan, log hclog.Logger) Result {
 		{"healing", r.healAll},
 		{"serving", r.served},
 		{"health", r.healthy},
+		{"scrub", r.scrubbed},
 		{"group", r.caughtUp},
 		{"replicas", r.same},
 	} {
@@ -193,6 +195,7 @@ func (r *run) reap() {
 }
 
 func (r *run) healAll() error {
+	r.work.calm.Store(true)
 	r.c.Net.Heal()
 	for _, n := range r.c.Members() {
 		n.Disk().Heal()
@@ -270,6 +273,15 @@ func (r *run) healthy() error {
 		}
 		return nil
 	})
+}
+
+// scrubbed gives background scrubs the time to find what was damaged while nobody read it.
+func (r *run) scrubbed() error {
+	if !slices.ContainsFunc(r.plan.Steps, func(s Step) bool { return s.Victim != "" && damages[s.Fault] }) {
+		return nil
+	}
+	_ = sleep(context.Background(), 3*scrubEvery)
+	return r.healthy()
 }
 
 func (r *run) ends(ctx context.Context) (map[client.TopicPartition]int64, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-log/flotilla/client"
@@ -32,6 +33,7 @@ type workload struct {
 	rec    *history.Recorder
 	client *client.Client
 	pace   time.Duration // between two records of one producer
+	calm   atomic.Bool   // the faults are over: a tenth of the load is enough
 	pad    [padBytes]byte
 
 	ctx    context.Context
@@ -51,6 +53,14 @@ func newWorkload(c *Cluster, rec *history.Recorder, pace time.Duration) *workloa
 	w := &workload{c: c, rec: rec, pace: pace, trouble: map[string]int{}, acked: map[history.Partition]time.Duration{}}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w
+}
+
+// rest is the pause of a producer.
+func (w *workload) rest(times time.Duration) error {
+	if w.calm.Load() {
+		times *= 10
+	}
+	return sleep(w.ctx, times*w.pace)
 }
 
 func (w *workload) note(who string, err error) {
@@ -148,7 +158,7 @@ func (w *workload) steadies(rng *rand.Rand) error {
 		w.wg.Go(func() {
 			for seq := int64(1); w.ctx.Err() == nil; seq++ {
 				w.steady(p, tp, seq, rng)
-				_ = sleep(w.ctx, w.pace)
+				_ = w.rest(1)
 			}
 		})
 	}
@@ -220,7 +230,7 @@ func (w *workload) keyed(p *client.Producer, name string, rng *rand.Rand) {
 		start := w.rec.Now()
 		r := &client.Record{Topic: eventsTopic, Key: key, Value: []byte(op.Value), Headers: w.padding(rng)}
 		p.ProduceAsync(w.ctx, r, func(r *client.Record, err error) { w.produced(op, start, r.Offset, err) })
-		_ = sleep(w.ctx, w.pace)
+		_ = w.rest(1)
 	}
 }
 
@@ -239,7 +249,7 @@ func (w *workload) appenders(*rand.Rand) error {
 		w.wg.Go(func() {
 			for k := 0; w.ctx.Err() == nil; k++ {
 				w.append(c, p, name, k, i < 2)
-				_ = sleep(w.ctx, 5*w.pace)
+				_ = w.rest(5)
 			}
 		})
 	}
