@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,8 @@ const (
 	sealedSegments = 3
 )
 
-// corruptRunning damages a file of a sealed segment under a running broker: it must be found, the replica set aside and built anew, without a restart.
+// corruptRunning damages a file of a running broker: it must be found, and the replica set aside and built anew, or an index, which is a copy, written anew; all
+// without a restart.
 func corruptRunning(pattern string, damage func(file string) error) func(context.Context, *env) error {
 	return func(ctx context.Context, e *env) error {
 		i := e.rnd.IntN(startingBrokers)
@@ -30,15 +32,19 @@ func corruptRunning(pattern string, damage func(file string) error) func(context
 		if err != nil {
 			return err
 		}
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
 		err = e.fault(ctx, "damage", i, func() error {
 			if err := damage(file); err != nil {
 				return err
 			}
 			start := time.Now()
-			if err := replaced(ctx, dir, before); err != nil {
+			if err := mended(ctx, dir, before, file, content); err != nil {
 				return fmt.Errorf("damage of %s/%s of broker %d: %w", filepath.Base(dir), filepath.Base(file), i+1, err)
 			}
-			e.notes = append(e.notes, fmt.Sprintf("damage found and set aside after %d ms", time.Since(start).Milliseconds()))
+			e.notes = append(e.notes, fmt.Sprintf("damage found and mended or set aside after %d ms", time.Since(start).Milliseconds()))
 			return e.healthy(ctx)
 		})
 		return errors.Join(err, pause(ctx, 2*time.Second))
@@ -70,7 +76,10 @@ func (e *env) sealed(i int, pattern string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if slices.Sort(of); len(of) >= sealedSegments {
+		switch slices.Sort(of); {
+		case filepath.Ext(pattern) == ".ckpt" && len(of) > 0:
+			files = append(files, of[len(of)-1]) // older ones may go at any time
+		case len(of) >= sealedSegments:
 			files = append(files, of[:len(of)-2]...)
 		}
 	}
@@ -80,13 +89,16 @@ func (e *env) sealed(i int, pattern string) (string, error) {
 	return files[e.rnd.IntN(len(files))], nil
 }
 
-// replaced waits until another directory, or none, is where one was.
-func replaced(ctx context.Context, dir string, was os.FileInfo) error {
+// mended waits until another directory, or none, is where one was, or a file has its content again.
+func mended(ctx context.Context, dir string, was os.FileInfo, file string, content []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, foundWithin)
 	defer cancel()
 	for {
 		now, err := os.Stat(dir)
 		if errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(was, now) {
+			return nil
+		}
+		if data, err := os.ReadFile(file); err == nil && bytes.Equal(data, content) {
 			return nil
 		}
 		if pause(ctx, 5*time.Millisecond) != nil {

@@ -93,6 +93,8 @@ var scenarios = []scenario{
 	{name: "delete-running", what: "a sealed segment deleted under a running broker", flags: scrubFlags, run: rounds(corruptRunning("*.log", os.Remove))},
 	{name: "truncate-running", what: "a sealed segment cut in half under a running broker", flags: scrubFlags, run: rounds(corruptRunning("*.log", halve))},
 	{name: "flip-index-running", what: "one bit of an index changed under a running broker", flags: scrubFlags, run: rounds(corruptRunning("*.idx", flipInPlace))},
+	{name: "flip-ckpt-running", what: "one bit of the newest checkpoint changed under a running broker", flags: scrubFlags, run: rounds(corruptRunning("*.ckpt", flipInPlace))},
+	{name: "mixed", what: "one fault of all kinds after another, at random", isolated: true, tools: []string{"tc"}, flags: scrubFlags, run: rounds(anyFault)},
 	{name: "fsync-error", what: "fdatasync of a partition's segments fails with EIO on its leader", tools: []string{"strace"},
 		run: struckEnough(rounds(inject(injection{name: "fsync EIO", calls: flushCalls, what: "error=EIO", time: 3 * time.Second, onePartition: true})))},
 	{name: "disk-error", what: "every fdatasync and pwrite of a broker fails with EIO", tools: []string{"strace"},
@@ -121,6 +123,17 @@ func rounds(one func(ctx context.Context, e *env) error) func(ctx context.Contex
 		}
 		return nil
 	}
+}
+
+// anyFault is one round of a scenario chosen at random.
+func anyFault(ctx context.Context, e *env) error {
+	all := []func(context.Context, *env) error{
+		killLeader, pauseLeader, pauseAll, transferStorm, killCoordinator, killController, killAll, loseDisk, lossy, lossyLeader, flap,
+		corrupt("*.log", flip), corruptRunning("*.log", flipInPlace), corruptRunning("*.log", os.Remove),
+		isolate((*env).victim, true, true), isolate((*env).controller, true, true), isolate((*env).victim, false, true), isolate((*env).victim, true, false),
+		slow("slow", everyBroker, "1mbit"),
+	}
+	return all[e.rnd.IntN(len(all))](ctx, e)
 }
 
 func killLeader(ctx context.Context, e *env) error { return e.killAndReturn(ctx, e.victim(ctx)) }
