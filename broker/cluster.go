@@ -175,9 +175,9 @@ func (b *Broker) Decommission(ctx context.Context, id api.BrokerID) (int, error)
 		}
 	}
 	for _, t := range s.SortedTopics() {
-		if int(t.ReplicationFactor) > remaining && topicUses(t, id) {
+		if n := replicasBeside(t, id); n > remaining {
 			return 0, api.Errorf(api.CodePolicyViolation,
-				"topic %q has replication factor %d, and without broker %d only %d brokers remain: add a broker first", t.Name, t.ReplicationFactor, id, remaining)
+				"topic %q has replication factor %d, and without broker %d only %d brokers remain: add a broker first", t.Name, n, id, remaining)
 		}
 	}
 	if _, err := b.node.Propose(ctx, &metadata.SetDraining{ID: id, Draining: true}); err != nil {
@@ -186,8 +186,15 @@ func (b *Broker) Decommission(ctx context.Context, id api.BrokerID) (int, error)
 	return controller.ReplicasOn(b.node.State(), id), nil
 }
 
-func topicUses(t *metadata.Topic, id api.BrokerID) bool {
-	return slices.ContainsFunc(t.Partitions, func(p *metadata.Partition) bool { return slices.Contains(metadata.BrokerIDs(p.Replicas), id) })
+// replicasBeside is the most replicas of a topic's partitions that the broker has one of; 0 if it has none. Partitions that were reassigned may differ.
+func replicasBeside(t *metadata.Topic, id api.BrokerID) int {
+	most := 0
+	for _, p := range t.Partitions {
+		if slices.Contains(metadata.BrokerIDs(p.Replicas), id) {
+			most = max(most, len(p.Replicas))
+		}
+	}
+	return most
 }
 
 // Recommission implements api.Cluster.
