@@ -13,13 +13,16 @@ SCENARIO  ?= all
 TIME      ?= 20s
 # How long fuzz-kafka attacks.
 FUZZ_TIME ?= 10m
+# How long sim runs random schedules, and how often it repeats one.
+SIM_TIME  ?= 1m
+RUNS      ?= 1
 # Packages that a run is about; for instance: make test PKGS=./raftlog/...
 PKGS      ?= ./...
 # For bench, for instance ARGS='-flags "--record-bytes 100"'; for bench-peers ARGS=-quick (see scripts/benchpeers/README.md).
 ARGS      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: bench bench-peers memory help check-go build install demo chaos test race conformance conformance-kgo fuzz-kafka fmt vet lint proto proto-check ci clean
+.PHONY: bench bench-peers memory help check-go build install demo chaos sim test race conformance conformance-kgo fuzz-kafka fmt vet lint proto proto-check ci clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +55,9 @@ bench-peers: build ## Measure Flotilla beside NATS JetStream; ARGS=-quick for a 
 memory: build ## Show that brokers' memory stays flat under load, 2,000 connections and lagging consumers
 	@$(GO) build -o bin/memory ./scripts/memory
 	@./bin/memory -flotilla bin/flotilla $(ARGS)
+
+sim: check-go ## Simulate whole clusters under random faults on a virtual clock; SIM_TIME=5m, SEED= or SIM=name repeats one, RUNS= times
+	$(GO) test -count=1 -timeout 0 -v ./broker/brokertest/sim -run '^TestSchedules$$' $(if $(SEED)$(SIM),-sim.runs $(RUNS) $(if $(SEED),-sim.seed $(SEED)) $(if $(SIM),-sim.scenario $(SIM)),-sim.time $(SIM_TIME))
 
 test: check-go ## Run all tests
 	$(GO) test -timeout $(TEST_TIMEOUT) $(PKGS)

@@ -228,9 +228,11 @@ func (n *Node) Kill(power bool) {
 
 // Stop ends the broker in order. It may be killed meanwhile.
 func (n *Node) Stop(within time.Duration) error {
+	release := n.take() // not while it starts
 	n.mu.Lock()
 	b, l := n.b, n.life
 	n.mu.Unlock()
+	release()
 	if b == nil || n.ending(b) {
 		return nil
 	}

@@ -1,8 +1,95 @@
 package sim
 
-// scenarios are schedules with a name: each showed a bug once, here or in other tests, and has to stay.
+// scenarios are schedules with a name. Each belongs to a bug that was found once, by the simulation, by scripts/chaos or by a test, and would show it again, or
+// to a fault that a change of the write path must survive. The README says which is which.
 var scenarios = []Plan{
-	{Name: "wipe-leader", Founders: 3, Pace: 10 * milli, Window: 5 * second, Steps: []Step{
-		{At: 500 * milli, Fault: "wipe", Victim: "leader:2", For: 100 * milli},
-	}},
+	scenario("wipe-leader", fast, Step{At: 500 * milli, Fault: "wipe", Victim: "leader:2", For: 100 * milli}),
+	// A producer in backoff with a batch that has lingered long enough: time stands still if it spins.
+	scenario("backoff", fast,
+		Step{At: 300 * milli, Fault: "restart", Victim: "leader:0", For: 200 * milli},
+		Step{At: 1500 * milli, Fault: "kill-all", For: 500 * milli}),
+	// A leader whose fsync is under way while followers have the entries already: it comes back without them.
+	scenario("unsynced-leader", slow,
+		Step{At: 200 * milli, Fault: "slow-power", Victim: "leader:0", For: 800 * milli, Amount: 60},
+		Step{At: 1500 * milli, Fault: "slow-power", Victim: "leader:1", For: 600 * milli, Amount: 30},
+		Step{At: 2600 * milli, Fault: "slow-power", Victim: "leader:2", For: 600 * milli, Amount: 120},
+		Step{At: 3600 * milli, Fault: "slow-power", Victim: "leader:0", For: 400 * milli, Amount: 20}),
+	// The same, and then the others lose what they had not synced, too.
+	scenario("unsynced-all", slow,
+		Step{At: 300 * milli, Fault: "slow-disk", Victim: "1", For: 3 * second, Amount: 40},
+		Step{At: 310 * milli, Fault: "slow-disk", Victim: "2", For: 3 * second, Amount: 40},
+		Step{At: 320 * milli, Fault: "slow-disk", Victim: "3", For: 3 * second, Amount: 40},
+		Step{At: 900 * milli, Fault: "power-two", Victim: "leader:0", For: 200 * milli},
+		Step{At: 2200 * milli, Fault: "power-all", For: 200 * milli},
+		Step{At: 3500 * milli, Fault: "power-all", For: 100 * milli}),
+	scenario("power-all-often", fast,
+		Step{At: 300 * milli, Fault: "power-all", For: 100 * milli},
+		Step{At: 1300 * milli, Fault: "power-all", For: 50 * milli},
+		Step{At: 2200 * milli, Fault: "power-all", For: 300 * milli},
+		Step{At: 3900 * milli, Fault: "power-all", For: 100 * milli}),
+	// One producer's batches in raft's queue through a cycle of leadership (partition's README, "The rule", 5).
+	scenario("leadership-cycle", slow,
+		Step{At: 200 * milli, Fault: "isolate-peers", Victim: "leader:0", For: 700 * milli},
+		Step{At: 1200 * milli, Fault: "isolate-peers", Victim: "leader:0", For: 500 * milli},
+		Step{At: 2000 * milli, Fault: "mute", Victim: "leader:0", For: 600 * milli},
+		Step{At: 3000 * milli, Fault: "freeze", Victim: "leader:0", For: 900 * milli},
+		Step{At: 4200 * milli, Fault: "flap", Victim: "leader:0", For: 700 * milli}),
+	// A deposed leader that does not know it must not say where a partition ends.
+	scenario("stale-end", fast,
+		Step{At: 300 * milli, Fault: "isolate-peers", Victim: "leader:0", For: 2 * second},
+		Step{At: 2800 * milli, Fault: "deafen", Victim: "leader:1", For: 2 * second}),
+	scenario("frozen-leader", fast,
+		Step{At: 300 * milli, Fault: "freeze", Victim: "leader:0", For: 3 * second},
+		Step{At: 3900 * milli, Fault: "freeze", Victim: "coordinator", For: 1500 * milli}),
+	// A broker that lost its disk must not vote as the one that it was, whoever else goes down before it is rebuilt.
+	scenario("lost-disk-votes", fast,
+		Step{At: 500 * milli, Fault: "wipe", Victim: "1", For: 50 * milli},
+		Step{At: 700 * milli, Fault: "power", Victim: "leader:0", For: 300 * milli},
+		Step{At: 1800 * milli, Fault: "power", Victim: "leader:1", For: 300 * milli},
+		Step{At: 2800 * milli, Fault: "wipe", Victim: "1", For: 50 * milli},
+		Step{At: 3000 * milli, Fault: "power-all", For: 100 * milli}),
+	// A follower that cannot write is not to be given a snapshot, which would empty its log.
+	scenario("full-follower", fast,
+		Step{At: 200 * milli, Fault: "full-disk", Victim: "2", For: 3 * second},
+		Step{At: 2500 * milli, Fault: "power", Victim: "leader:0", For: 500 * milli},
+		Step{At: 3600 * milli, Fault: "power-all", For: 100 * milli}),
+	// A disk that fails a sync keeps showing what it never wrote; the power failure afterwards shows the truth.
+	scenario("lying-disk", slow,
+		Step{At: 300 * milli, Fault: "fail-sync", Victim: "leader:0", For: 700 * milli},
+		Step{At: 1600 * milli, Fault: "power", Victim: "leader:0", For: 100 * milli},
+		Step{At: 2500 * milli, Fault: "fail-sync", Victim: "2", For: 500 * milli},
+		Step{At: 3300 * milli, Fault: "power-all", For: 100 * milli}),
+	scenario("rot", fast,
+		Step{At: 1500 * milli, Fault: "flip", Victim: "2", Amount: 3},
+		Step{At: 2000 * milli, Fault: "power", Victim: "2", For: 300 * milli},
+		Step{At: 3000 * milli, Fault: "flip-down", Victim: "2", For: 300 * milli, Amount: 3},
+		Step{At: 4000 * milli, Fault: "delete-down", Victim: "2", For: 200 * milli, Amount: 2}),
+	scenario("echo", fast,
+		Step{At: 100 * milli, Fault: "echo", For: 4 * second, Amount: 60},
+		Step{At: 1000 * milli, Fault: "reset", Victim: "leader:0"},
+		Step{At: 1500 * milli, Fault: "power", Victim: "leader:1", For: 200 * milli},
+		Step{At: 2500 * milli, Fault: "reset", Victim: "leader:2"},
+		Step{At: 3000 * milli, Fault: "kill", Victim: "leader:0", For: 200 * milli}),
+	scenario("move-under-fire", fast,
+		Step{At: 100 * milli, Fault: "decommission", Victim: "1", For: 5 * second},
+		Step{At: 1500 * milli, Fault: "power", Victim: "leader:0", For: 400 * milli},
+		Step{At: 2500 * milli, Fault: "slow-power", Victim: "leader:1", For: 600 * milli, Amount: 30},
+		Step{At: 3500 * milli, Fault: "isolate-peers", Victim: "controller", For: 1 * second}),
+	scenario("clocks", fast,
+		Step{At: 100 * milli, Fault: "clock", Victim: "1", Amount: 7200},
+		Step{At: 200 * milli, Fault: "clock", Victim: "2", Amount: 3600},
+		Step{At: 900 * milli, Fault: "power", Victim: "leader:0", For: 200 * milli},
+		Step{At: 1500 * milli, Fault: "clock", Victim: "leader:1", Amount: 7200},
+		Step{At: 2000 * milli, Fault: "power", Victim: "coordinator", For: 200 * milli}),
+}
+
+// The disks of scenarios: syncs take a fraction of a millisecond, or several.
+var (
+	fast = [2]int{}
+	slow = [2]int{2, 12}
+)
+
+func scenario(name string, syncMs [2]int, steps ...Step) Plan {
+	last := steps[len(steps)-1]
+	return Plan{Name: name, Founders: 3, Pace: 10 * milli, SyncMs: syncMs, Window: last.At + last.For + 500*milli, Steps: steps}
 }

@@ -202,7 +202,7 @@ func (s *suite) add(r Result, log []byte) {
 		s.t.Logf("seed %d proves nothing: %s", r.Seed, strings.Join(r.Problems, "; "))
 		return
 	}
-	s.t.Errorf("%s %s\n%s\n%s\nrepeat with: make sim SEED=%d SCENARIO=%s\n%s", nameOf(r), r.Verdict, planText(r), strings.Join(r.Problems, "\n"), r.Seed, r.Name, s.keep(r, log))
+	s.t.Errorf("%s %s\n%s\n%s\nrepeat with: %s\n%s", nameOf(r), r.Verdict, planText(r), strings.Join(r.Problems, "\n"), again(r), s.keep(r, log))
 }
 
 func planText(r Result) string {
@@ -218,6 +218,14 @@ func nameOf(r Result) string {
 		return r.Name
 	}
 	return fmt.Sprintf("seed %d", r.Seed)
+}
+
+// again is the command that runs the same schedule.
+func again(r Result) string {
+	if r.Name != "" {
+		return "make sim SIM=" + r.Name
+	}
+	return fmt.Sprintf("make sim SEED=%d", r.Seed)
 }
 
 // keep writes timeline and logs of a failed schedule to a file.
