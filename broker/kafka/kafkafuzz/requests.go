@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -120,8 +121,9 @@ func (f *filler) number(bits int, name string) int64 {
 // Batch is a record batch that a broker takes, of no producer ID.
 func Batch(r *rand.Rand) []byte {
 	b := record.NewBuilder(record.BuilderOptions{ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1})
+	now := time.Now().UnixMilli() // older ones are deleted as soon as their segment is full
 	for range 1 + r.IntN(4) {
-		if err := b.Append(record.Record{Key: []byte("k"), Value: make([]byte, r.IntN(200)), Timestamp: 1_700_000_000_000}); err != nil {
+		if err := b.Append(record.Record{Key: []byte("k"), Value: make([]byte, r.IntN(200)), Timestamp: now}); err != nil {
 			return nil
 		}
 	}

@@ -310,7 +310,8 @@ func roundTrip(addr string, batch []byte) error {
 		return fmt.Errorf("fetch: %w", err)
 	}
 	if got := resp.(*kmsg.FetchResponse).Topics[0].Partitions[0]; got.ErrorCode != 0 || len(got.RecordBatches) < len(batch) {
-		return fmt.Errorf("fetch: error %d, %d bytes of a batch of %d", got.ErrorCode, len(got.RecordBatches), len(batch))
+		return fmt.Errorf("fetch at %d: error %d, %d bytes of a batch of %d; the log is from %d to %d",
+			stored.BaseOffset, got.ErrorCode, len(got.RecordBatches), len(batch), got.LogStartOffset, got.HighWatermark)
 	}
 	return nil
 }
