@@ -124,7 +124,7 @@ type Timing struct {
 	// Heartbeat is raft's heartbeat and election timeout of partitions. That a broker died or stands still is noticed sooner and for all of its partitions at once, and so is who leads them; this
 	// is for what all of that misses (partition.Timing). An idle group costs each of its followers up to ten messages in this time. Default 1 min.
 	Heartbeat time.Duration
-	// MetadataHeartbeat is the same for the metadata group. Default 750 ms.
+	// MetadataHeartbeat is the same for the metadata group. Default 5 s.
 	MetadataHeartbeat time.Duration
 	// AppendTimeout bounds an append whose caller set no deadline. Default 30 s.
 	AppendTimeout time.Duration
@@ -212,7 +212,7 @@ func (c *Config) setDefaults() {
 
 func (t *Timing) setDefaults() {
 	setDefault(&t.Heartbeat, time.Minute)
-	setDefault(&t.MetadataHeartbeat, 750*time.Millisecond)
+	setDefault(&t.MetadataHeartbeat, 5*time.Second)
 	setDefault(&t.AppendTimeout, 30*time.Second)
 	setDefault(&t.LeaderWait, 1500*time.Millisecond)
 	setDefault(&t.CreateWait, 10*time.Second)

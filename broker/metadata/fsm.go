@@ -61,6 +61,8 @@ type fsm struct {
 	// snapshot would make that last. onHalt is told, once.
 	halted error
 	onHalt func(error)
+	// onApply, if it is set, is told after each command. It must not block.
+	onApply func()
 }
 
 func newFSM() *fsm {
@@ -85,6 +87,9 @@ func (f *fsm) Apply(log *raft.Log) any {
 	defer func() {
 		f.index.Store(log.Index)
 		f.applied.raise()
+		if f.onApply != nil {
+			f.onApply()
+		}
 	}()
 	if request != "" {
 		if o, done := f.requests[request]; done {

@@ -38,9 +38,10 @@ type Config struct {
 
 // Timing is the Raft group's. Zero values mean the defaults.
 type Timing struct {
-	// Heartbeat is the time without word from the leader after which an election begins: it begins between one and two times that. Default 750 ms.
+	// Heartbeat is the time without word from the leader after which raft begins an election, between one and three times that, if package election has not noticed before. Default 5 s.
 	Heartbeat time.Duration
-	// CommitDelay is the most that a follower lags behind the leader's commit index when nothing is proposed. Default 50 ms.
+	// CommitDelay is how often a leader sends to its followers when nothing is proposed. They learn of what is committed without that, at once, but entries that were lost with a connection
+	// are sent again only then, or with the next. Default 1 s.
 	CommitDelay time.Duration
 	// SnapshotEvery is the number of commands after which a snapshot is taken, and about the number kept in the log. Default 4096.
 	SnapshotEvery uint64
@@ -48,10 +49,10 @@ type Timing struct {
 
 func (t *Timing) setDefaults() {
 	if t.Heartbeat <= 0 {
-		t.Heartbeat = 750 * time.Millisecond
+		t.Heartbeat = 5 * time.Second
 	}
 	if t.CommitDelay <= 0 {
-		t.CommitDelay = 50 * time.Millisecond
+		t.CommitDelay = time.Second
 	}
 	if t.SnapshotEvery == 0 {
 		t.SnapshotEvery = 4096
@@ -167,6 +168,7 @@ func (n *Node) startRaft(snapshots raft.SnapshotStore) error {
 	if err != nil {
 		return err
 	}
+	n.fsm.onApply = group.TellCommit
 	n.raft, err = raft.NewRaft(n.raftConfig(), n.fsm, cache, n.cfg.Stable, snapshots, group)
 	if err != nil {
 		return errors.Join(err, group.Close())

@@ -86,6 +86,7 @@ type claimed struct {
 	refused uint64        // the last round that it did not agree with
 	contact time.Duration // when the last round was sent that it agreed with; 0: none
 	since   time.Duration // when the first was
+	told    uint64        // the commit index that it was told last
 }
 
 // claimList is what goes to one peer in a round.
@@ -284,13 +285,53 @@ func (g *Group) claimIn(now time.Duration) {
 		}
 		p.look()
 		match, _ := g.Follower(server.ID, c.Term)
-		l := p.list
-		l.claims.u64(uint64(g.id))
-		l.claims.u64(p.hash)
-		l.claims.u64(c.Term)
-		l.claims.u64(min(c.Commit, match.Match))
-		l.count++
+		p.told = min(c.Commit, match.Match)
+		p.put(&p.list.claims, g.id, c.Term)
+		p.list.count++
 	}
+}
+
+func (p *claimed) put(e *encoder, id GroupID, term uint64) {
+	e.u64(uint64(id))
+	e.u64(p.hash)
+	e.u64(term)
+	e.u64(p.told)
+}
+
+// TellCommit tells followers of the commit index now, as far as they have the entries, instead of with the next round. It is for a group whose followers' users wait for what was committed.
+func (g *Group) TellCommit() {
+	fn := g.claimant.Load()
+	if fn == nil {
+		return
+	}
+	term, leader, _, commit := (*fn).Following()
+	s := &g.claims
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if leader != g.t.cfg.Local || s.term != term {
+		return
+	}
+	for i := range s.peers {
+		p := &s.peers[i]
+		f, _ := g.Follower(p.id, term)
+		if upTo := min(commit, f.Match); upTo > p.told {
+			if c, _, _ := p.peer.line(purposeControl); c != nil {
+				p.told = upTo
+				c.post(g.oneClaim(p, term))
+			}
+		}
+	}
+}
+
+// oneClaim is a frame that is no round: more of one is to come, as far as its receiver knows.
+func (g *Group) oneClaim(p *claimed, term uint64) *frame {
+	e, pooled := newEncoder(64)
+	e.u64(0)
+	e.u8(1)
+	e.u32(1)
+	p.put(e, g.id, term)
+	e.u32(0)
+	return seal(header{kind: kindClaims}, e, pooled)
 }
 
 func (s *groupClaims) peer(server raft.Server) *claimed {

@@ -57,6 +57,9 @@ func (g *Group) Follower(id raft.ServerID, term uint64) (Follower, bool) {
 func (g *Group) heard(id raft.ServerID, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) {
 	if resp.Success {
 		g.followers.accepted(id, args, time.Now())
+		if g.opts.Prompt {
+			g.TellCommit() // an entry is committed before the slowest follower has it
+		}
 	}
 }
 

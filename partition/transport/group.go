@@ -34,7 +34,8 @@ type GroupOptions struct {
 	MaxInflight int
 	// MaxInflightBytes bounds the entry bytes of those requests; 0 means 32 MiB. One request always passes.
 	MaxInflightBytes int64
-	// Prompt keeps the group's heartbeats and empty appends from waiting for HeartbeatWindow, on either side.
+	// Prompt keeps the group's heartbeats and empty appends from waiting for HeartbeatWindow, on either side, and has followers told of what is committed without waiting for a round of claims, if
+	// TellCommit is called when something was applied.
 	Prompt bool
 }
 
