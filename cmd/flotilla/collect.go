@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -14,7 +15,7 @@ const (
 	collectEvery   = 5 * time.Second
 	collectBusy    = 100     // percent, Go's default
 	collectIdle    = 25      // percent
-	idleAllocBytes = 2 << 20 // per second; a producer of 10,000 records a second allocates more
+	idleAllocBytes = 8 << 20 // per second; a busy broker allocates more
 	idleTicks      = 3       // so long in a row, before memory is given back
 )
 
@@ -45,6 +46,9 @@ func collectLess(ctx context.Context) {
 			debug.SetGCPercent(collectBusy)
 		case was < idleTicks && idle >= idleTicks:
 			debug.SetGCPercent(collectIdle)
+			for range idleTicks { // each halves the stacks that have become too large for what is left on them
+				runtime.GC()
+			}
 			debug.FreeOSMemory()
 		}
 	}

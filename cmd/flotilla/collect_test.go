@@ -3,7 +3,7 @@ package main
 import "testing"
 
 func TestIdleFor(t *testing.T) {
-	const little, much = 1 << 20, 1 << 30
+	const little, much = 1 << 20, 1 << 30 // bytes in a tick
 	ticks := 0
 	for i, c := range []struct {
 		allocated uint64
