@@ -115,11 +115,12 @@ func (r *Replica) openLog() (err error) {
 func (r *Replica) openRaft() (err error) {
 	r.keeper = &keeper{name: r.cfg.Name, log: r.log, logger: r.logger, bounds: r.removable, idle: r.sealHistory}
 	r.keeper.work.fn = r.keeper.run
+	r.state.sums = r.log.PayloadSum
 	r.fsm = &fsm{
 		state: r.state, log: r.log, checkpointBytes: r.cfg.Limits.CheckpointBytes,
 		save: r.keeper.save, applied: r.applied, restored: r.keeper.restored, failed: r.fail,
 	}
-	r.group, err = r.cfg.Transport.Group(r.cfg.Group, transport.GroupOptions{ServerID: r.cfg.LocalID, CheckResponse: checkResponse(r.log), Stalled: r.stalled})
+	r.group, err = r.cfg.Transport.Group(r.cfg.Group, transport.GroupOptions{ServerID: r.cfg.LocalID, CheckResponse: checkResponse(r.log), Stalled: r.stalled, PayloadSum: r.log.PayloadSum})
 	if err != nil {
 		return err
 	}

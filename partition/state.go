@@ -25,6 +25,8 @@ type state struct {
 	configIndex raftlog.Index
 	host        Machine // nil: none
 	marks       marks   // digests, see digest.go
+	// sums knows the CRC-32C of the payloads of entries that were written a moment ago; nil: none.
+	sums func(index uint64, payload []byte) (uint32, bool)
 }
 
 // applyResult is what the state machine answers for one entry.
@@ -63,6 +65,16 @@ func (s *state) applyEntry(l *raft.Log) (applyResult, error) {
 	}
 }
 
+// checksum is the CRC of a batch's bytes as they are, or as they were when they were written to the disk.
+func (s *state) checksum(l *raft.Log) uint32 {
+	if s.sums != nil {
+		if sum, ok := s.sums(l.Index, l.Data); ok {
+			return record.ChecksumOf(l.Data, sum)
+		}
+	}
+	return record.Checksum(l.Data)
+}
+
 // tick moves the clock, never backwards. Times before 1970, and the zero time of a bootstrap entry, do not count.
 func (s *state) tick(at time.Time) {
 	if ns := at.UnixNano(); !at.IsZero() && ns > s.clock {
@@ -89,7 +101,7 @@ func (s *state) applyBatch(l *raft.Log) (applyResult, error) {
 		return applyResult{}, err // Accept has parsed the same bytes
 	}
 	s.next = after
-	s.digest = mixDigest(s.digest, h.BaseOffset, record.Checksum(l.Data))
+	s.digest = mixDigest(s.digest, h.BaseOffset, s.checksum(l))
 	s.tickWriting()
 	if h.Idempotent() {
 		s.producers.record(h, s.writing)

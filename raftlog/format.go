@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-log/flotilla/proto/record"
+	"github.com/flotilla-log/flotilla/proto/record/crc"
 )
 
 // All numbers are little-endian. Every file begins with eight bytes of magic and a version; a reader refuses a newer version (ErrNewerFormat).
@@ -196,6 +197,16 @@ func frameCRC(saltCRC uint32, hdr, payload, extensions []byte) uint32 {
 	c = crc32.Update(c, castagnoli, hdr[8:frameHeaderSize])
 	c = crc32.Update(c, castagnoli, payload)
 	return crc32.Update(c, castagnoli, extensions)
+}
+
+// sumFrame is frameCRC for a frame that is to be written. Of a large payload it returns the CRC by itself too, so that others need not read it all again; else 0.
+func sumFrame(saltCRC uint32, hdr, payload, extensions []byte) (sum, payloadSum uint32) {
+	if len(payload) < sumMin {
+		return frameCRC(saltCRC, hdr, payload, extensions), 0
+	}
+	payloadSum = crc32.Checksum(payload, castagnoli)
+	sum = crc.Combine(frameCRC(saltCRC, hdr, nil, nil), payloadSum, len(payload))
+	return crc32.Update(sum, castagnoli, extensions), payloadSum
 }
 
 // checkFrame verifies the frame at the beginning of b, all of which is there.

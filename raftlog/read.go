@@ -60,6 +60,18 @@ func (l *Log) getLog(i Index, out *raft.Log) error {
 	})
 }
 
+// PayloadSum is the CRC-32C that the payload of an entry had when it was written, if that is known without reading it: the entry is in the tail cache and large,
+// and its payload is this very slice.
+func (l *Log) PayloadSum(index uint64, payload []byte) (sum uint32, known bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	e := l.tail.get(Index(index))
+	if e == nil || e.sum == 0 || len(payload) == 0 || len(e.log.Data) != len(payload) || &e.log.Data[0] != &payload[0] {
+		return 0, false
+	}
+	return e.sum, true
+}
+
 // retryMoved repeats a read whose segment went away. What fails although nothing went away is a failure.
 func (l *Log) retryMoved(read func() error) error {
 	var err error

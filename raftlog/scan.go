@@ -80,6 +80,7 @@ type frame struct {
 	before, after record.Offset // next offset before and after it
 	batch         record.Header // if after > before
 	raw           []byte        // the frame, if it was verified; valid until the next call
+	sum           uint32        // CRC of the payload, of a frame about to be written; 0: not known
 }
 
 // accepted says whether the frame is a batch that readers see.

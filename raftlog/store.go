@@ -21,6 +21,8 @@ const (
 
 	// copyMax is up to which size payloads are copied into one buffer instead of being written from where they are.
 	copyMax = 1 << 10
+	// sumMin is from which size on the CRC of a payload by itself is kept with it in the tail cache.
+	sumMin = 2 << 10
 	// arenaKeepMax is the largest such buffer that is kept for the next write.
 	arenaKeepMax = 1 << 20
 )
@@ -140,7 +142,7 @@ func (l *Log) publish(seg *segment, frames []frame, logs []*raft.Log, synced int
 	defer l.mu.Unlock()
 	for i, f := range frames {
 		seg.note(f)
-		l.tail.add(tailEntry{log: *logs[i], before: f.before, after: f.after})
+		l.tail.add(tailEntry{log: *logs[i], before: f.before, after: f.after, sum: f.sum})
 	}
 	seg.synced = max(seg.synced, synced)
 	l.last, l.lastTerm, l.next = seg.last, seg.lastTerm, seg.next
@@ -401,7 +403,7 @@ func newRun(seg *segment, logs []*raft.Log) *run {
 		b = append(b, make([]byte, frameHeaderSize)...)
 		hdr := b[len(b)-frameHeaderSize:]
 		f.header.put(hdr)
-		f.header.crc = frameCRC(seg.saltCRC, hdr, e.Data, e.Extensions)
+		f.header.crc, f.sum = sumFrame(seg.saltCRC, hdr, e.Data, e.Extensions)
 		f.header.put(hdr)
 		if len(e.Data)+len(e.Extensions) <= copyMax {
 			b = append(append(b, e.Data...), e.Extensions...)

@@ -15,6 +15,7 @@ const tailOverhead = 160
 type tailEntry struct {
 	log           raft.Log
 	before, after record.Offset
+	sum           uint32 // CRC of log.Data as it was written; 0: not known
 }
 
 func (e *tailEntry) cost() int64 {

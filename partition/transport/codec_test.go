@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -23,7 +24,8 @@ func flatten(f *frame) []byte { return bytes.Join(f.bufs, nil) }
 
 func roundTrip(t *testing.T, r *raft.AppendEntriesRequest) *raft.AppendEntriesRequest {
 	t.Helper()
-	f, err := encodeAppend(header{id: 4, group: 9, target: 77}, r)
+	sums := func(index uint64, data []byte) (uint32, bool) { return crc32.Checksum(data, castagnoli), index%2 == 0 }
+	f, err := encodeAppend(header{id: 4, group: 9, target: 77}, r, sums)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +94,7 @@ func TestAppendRefusals(t *testing.T) {
 	t.Run("gap", func(t *testing.T) {
 		r := base()
 		r.Entries[1].Index = 13
-		if _, err := encodeAppend(header{}, r); err == nil {
+		if _, err := encodeAppend(header{}, r, nil); err == nil {
 			t.Error("a gap was encoded")
 		}
 	})
@@ -106,7 +108,7 @@ func TestAppendRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := base()
 			change(r)
-			f, err := encodeAppend(header{}, r)
+			f, err := encodeAppend(header{}, r, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -237,7 +239,7 @@ func FuzzDispatch(f *testing.F) {
 	req := &raft.AppendEntriesRequest{RPCHeader: testHeader("1"), Term: 3, PrevLogEntry: 10, PrevLogTerm: 2, LeaderCommitIndex: 12,
 		Entries: []*raft.Log{{Index: 11, Term: 2, Data: bytes.Repeat([]byte("a"), 600)},
 			{Index: 12, Term: 3, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(raft.Configuration{Servers: servers("1")})}}}
-	fr, err := encodeAppend(header{}, req)
+	fr, err := encodeAppend(header{}, req, nil)
 	if err != nil {
 		f.Fatal(err)
 	}

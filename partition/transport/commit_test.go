@@ -126,7 +126,7 @@ func sendByGroup(t *testing.T, f *fleet, req *raft.AppendEntriesRequest, resp *r
 func sendUnclamped(t *testing.T, f *fleet, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) {
 	t.Helper()
 	commit := req.LeaderCommitIndex
-	fr, err := encodeAppend(header{id: 1, group: 1}, req)
+	fr, err := encodeAppend(header{id: 1, group: 1}, req, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +252,7 @@ func TestPipelineSplits(t *testing.T) {
 
 // The sender clamps by itself, for the sake of receivers that do not.
 func TestSenderClamps(t *testing.T) {
-	f, err := encodeAppend(header{}, shortened())
+	f, err := encodeAppend(header{}, shortened(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-log/flotilla/proto/record/crc"
 )
 
 // Every message is one frame: a header of 40 bytes and a payload. All numbers are little-endian.
@@ -133,11 +135,21 @@ func newEncoder(n int) (*encoder, *[]byte) {
 // seal turns an encoder's whole buffer into a frame.
 func seal(h header, e *encoder, pooled *[]byte) *frame {
 	*pooled = e.b
-	return sealParts(h, [][]byte{e.b}, pooled)
+	return sealParts(h, [][]byte{e.b}, nil, pooled)
 }
 
-// sealParts fills in the header at the start of bufs[0].
-func sealParts(h header, bufs [][]byte, pooled *[]byte) *frame {
+// knownSum is the CRC-32C of one of a frame's buffers.
+type knownSum struct {
+	buf int
+	sum uint32
+}
+
+// sumMin is from which size on it is quicker to look for the CRC of an entry's data than to compute it.
+const sumMin = 2 << 10
+
+// sealParts fills in the header at the start of bufs[0]. known are CRCs of some of the other buffers, in order, which are then not read: what the receiver verifies is
+// that their bytes are those that the CRC is of.
+func sealParts(h header, bufs [][]byte, known []knownSum, pooled *[]byte) *frame {
 	f := &frame{bufs: bufs, pooled: pooled}
 	for _, b := range bufs {
 		f.size += len(b)
@@ -145,7 +157,12 @@ func sealParts(h header, bufs [][]byte, pooled *[]byte) *frame {
 	h.length = uint32(f.size - headerSize)
 	h.put(bufs[0])
 	h.crc = crc32.Checksum(bufs[0][8:], castagnoli)
-	for _, b := range bufs[1:] {
+	for i, b := range bufs[1:] {
+		if len(known) > 0 && known[0].buf == i+1 {
+			h.crc = crc.Combine(h.crc, known[0].sum, len(b))
+			known = known[1:]
+			continue
+		}
 		h.crc = crc32.Update(h.crc, castagnoli, b)
 	}
 	le.PutUint32(bufs[0][4:], h.crc)

@@ -34,6 +34,9 @@ type GroupOptions struct {
 	MaxInflight int
 	// MaxInflightBytes bounds the entry bytes of those requests; 0 means 32 MiB. One request always passes.
 	MaxInflightBytes int64
+	// PayloadSum knows the CRC-32C of the data of some entries without reading it, which frames need; nil: of none. It is asked for large ones, by the index of the
+	// entry and its data, and must not block.
+	PayloadSum func(index uint64, data []byte) (sum uint32, known bool)
 	// Prompt keeps the group's heartbeats and empty appends from waiting for HeartbeatWindow, on either side, and has followers told of what is committed without waiting for a round of claims, if
 	// TellCommit is called when something was applied.
 	Prompt bool
@@ -202,7 +205,7 @@ func (g *Group) sendAppend(c *conn, server raft.ServerID, args *raft.AppendEntri
 		flags = flagLazy
 	}
 	return g.sendRequest(c, newCall(kindAppendReply, resp), func(id uint64) (*frame, error) {
-		f, err := encodeAppend(header{flags: flags, id: id, group: g.id, target: serverHash(server)}, args)
+		f, err := encodeAppend(header{flags: flags, id: id, group: g.id, target: serverHash(server)}, args, g.opts.PayloadSum)
 		if err == nil && f.size-headerSize > g.t.cfg.MaxFrameBytes {
 			err = fmt.Errorf("append entries of %d bytes after index %d: %w", f.size, args.PrevLogEntry, ErrTooLarge)
 		}

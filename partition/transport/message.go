@@ -90,14 +90,18 @@ func isHeartbeat(r *raft.AppendEntriesRequest) bool {
 // clampCommit bounds the commit index by the last entry that the request itself vouches for.
 func clampCommit(commit, prev uint64, entries int) uint64 { return min(commit, prev+uint64(entries)) }
 
-// encodeAppend encodes a request, referring to large entry data instead of copying it.
-func encodeAppend(h header, r *raft.AppendEntriesRequest) (*frame, error) {
+// payloadSums knows the CRC-32C of an entry's data without reading it, or does not.
+type payloadSums func(index uint64, data []byte) (sum uint32, known bool)
+
+// encodeAppend encodes a request, referring to large entry data instead of copying it. sums may be nil.
+func encodeAppend(h header, r *raft.AppendEntriesRequest, sums payloadSums) (*frame, error) {
 	if err := checkEntries(r); err != nil {
 		return nil, err
 	}
 	e, pooled := newEncoder(appendHeadSize(r))
 	e.appendHead(r)
 	bufs := make([][]byte, 0, 8)
+	known := make([]knownSum, 0, 8)
 	start := 0
 	for _, l := range r.Entries {
 		for _, piece := range [2][]byte{l.Extensions, l.Data} {
@@ -108,6 +112,11 @@ func encodeAppend(h header, r *raft.AppendEntriesRequest) (*frame, error) {
 			if start < len(e.b) {
 				bufs = append(bufs, e.b[start:len(e.b):len(e.b)])
 			}
+			if sums != nil && len(piece) >= sumMin {
+				if sum, ok := sums(l.Index, piece); ok {
+					known = append(known, knownSum{len(bufs), sum})
+				}
+			}
 			bufs = append(bufs, piece)
 			start = len(e.b)
 		}
@@ -117,7 +126,7 @@ func encodeAppend(h header, r *raft.AppendEntriesRequest) (*frame, error) {
 	}
 	*pooled = e.b
 	h.kind = kindAppend
-	return sealParts(h, bufs, pooled), nil
+	return sealParts(h, bufs, known, pooled), nil
 }
 
 // appendHeadSize is exact, so that the head never moves while slices of it are in bufs.

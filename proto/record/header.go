@@ -6,6 +6,8 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
+
+	"github.com/flotilla-log/flotilla/proto/record/crc"
 )
 
 // HeaderSize is the length of a batch's header in bytes: the least that a batch can have.
@@ -149,6 +151,14 @@ func Checksum(batch []byte) uint32 {
 		return 0
 	}
 	return checksum(batch)
+}
+
+// ChecksumOf is Checksum for a batch whose bytes are known to have, all together, the CRC-32C sum.
+func ChecksumOf(batch []byte, sum uint32) uint32 {
+	if len(batch) < posAttributes {
+		return 0
+	}
+	return crc.Combine(crc32.Checksum(batch[:posAttributes], castagnoli), sum, len(batch)-posAttributes)
 }
 
 // seal writes the CRC of one whole batch.

@@ -182,3 +182,15 @@ func TestHotPathsDoNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+func TestChecksumOfAKnownSum(t *testing.T) {
+	for _, n := range []int{0, 20, 21, 22, 61, 5000} {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(i * 7)
+		}
+		if got, want := record.ChecksumOf(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))), record.Checksum(b); got != want {
+			t.Errorf("%d bytes: got %08x, want %08x", n, got, want)
+		}
+	}
+}

@@ -31,7 +31,7 @@ var rules = []rule{
 	{of: "raftlog/...", may: []string{"raftlog/...", "proto/record/..."}},
 
 	// partition knows no brokers, only Raft server addresses; its transport and stable store know no partitions.
-	{of: "partition/transport/...", may: []string{"partition/transport/..."}},
+	{of: "partition/transport/...", may: []string{"partition/transport/...", "proto/record/crc"}},
 	{of: "partition/stable/...", may: []string{"partition/stable/...", "partition/transport/..."}},
 	{of: "partition/...", may: []string{"partition/...", "raftlog/...", "proto/record/..."}},
 
