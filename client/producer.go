@@ -36,6 +36,7 @@ type Producer struct {
 	appends producerIDs // identity of Append
 	eager   eagerness
 	pool    sync.Pool // of *record.Builder
+	entries sync.Pool // of *[]entry, empty
 
 	ctx    context.Context // ends when Close has flushed
 	cancel context.CancelFunc
@@ -64,6 +65,7 @@ func (c *Client) NewProducer(opts ...ProducerOption) (*Producer, error) {
 	}
 	p.eager.on = cfg.linger == DefaultLinger
 	p.pool.New = func() any { return record.NewBuilder(record.BuilderOptions{Compression: cfg.compression}) }
+	p.entries.New = func() any { return new([]entry) }
 	p.ctx, p.cancel = context.WithCancel(c.ctx)
 	p.streams = newStreamSet(p.ctx, c.pool, &p.wg)
 	return p, nil
@@ -133,38 +135,37 @@ func (p *Producer) accept(ctx context.Context, r *Record, urgent bool, done func
 	if r.Timestamp.IsZero() {
 		r.Timestamp = time.Now()
 	}
-	e := entry{record: r, done: done, encoded: encodable(r)}
-	e.size = record.RecordSizeMax(e.encoded)
-	if e.size+record.HeaderSize > p.cfg.maxRecordBytes {
+	e := entry{record: r, done: done}
+	size := record.RecordSizeMax(encodable(r))
+	if size+record.HeaderSize > p.cfg.maxRecordBytes {
 		return &Error{
 			Op: "Produce", Code: CodeMessageTooLarge, Topic: r.Topic, Partition: part,
-			Message: fmt.Sprintf("the record needs %d bytes, the limit is %d", e.size+record.HeaderSize, p.cfg.maxRecordBytes),
+			Message: fmt.Sprintf("the record needs %d bytes, the limit is %d", size+record.HeaderSize, p.cfg.maxRecordBytes),
 		}
 	}
-	if err := p.reserve(ctx, e.cost()); err != nil {
+	if err := p.reserve(ctx, entryCost(size)); err != nil {
 		return err
 	}
 	p.gate.RLock()
 	defer p.gate.RUnlock()
 	err = ErrClosed
 	if !p.closed {
-		err = t.add(part, n, e, urgent)
+		err = t.add(part, n, e, size, urgent)
 	}
 	if err != nil {
-		p.memory.Release(e.cost())
+		p.memory.Release(entryCost(size))
 	}
 	return err
 }
 
-// entry is an accepted record.
+// entry is an accepted record. It is small: a batch has thousands of them.
 type entry struct {
-	record  *Record
-	encoded record.Record
-	done    func(*Record, error)
-	size    int // encoded, at most
+	record *Record
+	done   func(*Record, error)
 }
 
-func (e *entry) cost() int64 { return int64(e.size + recordOverheadBytes) }
+// entryCost is what a record of at most size bytes, encoded, counts for WithBufferBytes.
+func entryCost(size int) int64 { return int64(size + recordOverheadBytes) }
 
 func encodable(r *Record) record.Record {
 	return record.Record{Timestamp: r.Timestamp.UnixMilli(), Key: r.Key, Value: r.Value, Headers: r.Headers}
@@ -277,14 +278,14 @@ type topicProducer struct {
 }
 
 // add puts an entry into a batch of the partition, or of the one whose turn it is.
-func (t *topicProducer) add(part, n int32, e entry, urgent bool) error {
+func (t *topicProducer) add(part, n int32, e entry, size int, urgent bool) error {
 	if part != PartitionSticky {
-		return t.partition(part).add(e, urgent)
+		return t.partition(part).add(e, size, urgent)
 	}
-	if pp := t.stuckTo(n); pp != nil && pp.addToOpen(e, urgent) {
+	if pp := t.stuckTo(n); pp != nil && pp.addToOpen(e, size, urgent) {
 		return nil
 	}
-	return t.choose(n).add(e, urgent)
+	return t.choose(n).add(e, size, urgent)
 }
 
 // stuckTo returns the partition that records without one go to at present.

@@ -13,6 +13,7 @@ import (
 // goroutine.
 type batch struct {
 	entries []entry
+	pooled  *[]entry        // where entries came from
 	builder *record.Builder // until it is built
 	data    []byte
 	cost    int64
@@ -83,14 +84,14 @@ func (pp *partitionProducer) signal() {
 	}
 }
 
-// add appends a record to the open batch, or to a new one if that is full. It fails once the goroutine has ended.
-func (pp *partitionProducer) add(e entry, urgent bool) error {
+// add appends a record of at most size bytes to the open batch, or to a new one if that is full. It fails once the goroutine has ended.
+func (pp *partitionProducer) add(e entry, size int, urgent bool) error {
 	pp.acc.mu.Lock()
 	if pp.acc.closed {
 		pp.acc.mu.Unlock()
 		return ErrClosed
 	}
-	if o := pp.acc.open; o != nil && o.builder.Size()+e.size > pp.p.cfg.batchBytes {
+	if o := pp.acc.open; o != nil && o.builder.Size()+size > pp.p.cfg.batchBytes {
 		pp.acc.ready = append(pp.acc.ready, o)
 		pp.acc.open = nil
 	}
@@ -99,7 +100,7 @@ func (pp *partitionProducer) add(e entry, urgent bool) error {
 		pp.acc.open = pp.newBatch()
 		pp.acc.live = append(pp.acc.live, pp.acc.open)
 	}
-	notify := pp.put(pp.acc.open, e, urgent) || fresh
+	notify := pp.put(pp.acc.open, e, size, urgent) || fresh
 	pp.acc.mu.Unlock()
 	if notify {
 		pp.signal()
@@ -108,14 +109,14 @@ func (pp *partitionProducer) add(e entry, urgent bool) error {
 }
 
 // addToOpen appends a record if that needs no new batch.
-func (pp *partitionProducer) addToOpen(e entry, urgent bool) bool {
+func (pp *partitionProducer) addToOpen(e entry, size int, urgent bool) bool {
 	pp.acc.mu.Lock()
 	o := pp.acc.open
-	if pp.acc.closed || o == nil || o.builder.Size()+e.size > pp.p.cfg.batchBytes {
+	if pp.acc.closed || o == nil || o.builder.Size()+size > pp.p.cfg.batchBytes {
 		pp.acc.mu.Unlock()
 		return false
 	}
-	notify := pp.put(o, e, urgent)
+	notify := pp.put(o, e, size, urgent)
 	pp.acc.mu.Unlock()
 	if notify {
 		pp.signal()
@@ -124,18 +125,19 @@ func (pp *partitionProducer) addToOpen(e entry, urgent bool) bool {
 }
 
 func (pp *partitionProducer) newBatch() *batch {
-	return &batch{builder: pp.p.pool.Get().(*record.Builder), created: time.Now(), done: make(chan struct{})}
+	entries := pp.p.entries.Get().(*[]entry)
+	return &batch{builder: pp.p.pool.Get().(*record.Builder), entries: *entries, pooled: entries, created: time.Now(), done: make(chan struct{})}
 }
 
 // put adds an entry to a batch that has room for it, and tells whether the batch has become urgent by that.
-func (pp *partitionProducer) put(b *batch, e entry, urgent bool) bool {
+func (pp *partitionProducer) put(b *batch, e entry, size int, urgent bool) bool {
 	// A builder without MaxBytes of its own takes whatever maxRecordBytes lets through.
-	_ = b.builder.Append(e.encoded)
-	e.encoded = record.Record{}
+	_ = b.builder.Append(encodable(e.record))
 	e.record.Partition, e.record.Offset = pp.tp.Partition, -1
 	b.entries = append(b.entries, e)
-	b.cost += e.cost()
-	pp.queued.Add(e.cost())
+	cost := entryCost(size)
+	b.cost += cost
+	pp.queued.Add(cost)
 	became := urgent && !b.urgent
 	b.urgent = b.urgent || urgent
 	return became
@@ -236,6 +238,10 @@ func (pp *partitionProducer) complete(b *batch, base, appendTimeMs int64, err er
 		}
 		b.entries[i].done(r, err)
 	}
+	clear(b.entries)
+	*b.pooled = b.entries[:0]
+	pp.p.entries.Put(b.pooled)
+	b.entries, b.pooled = nil, nil
 	close(b.done)
 }
 

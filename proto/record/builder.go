@@ -92,16 +92,16 @@ func (b *Builder) Build() ([]byte, error) {
 		return nil, fmt.Errorf("%w: no records", ErrInvalid)
 	}
 	c := b.opts.Compression
-	batch := make([]byte, 0, len(b.buf))
+	var batch []byte
 	if c != None {
 		var err error
-		if batch, err = appendCompressed(batch[:HeaderSize], c, b.buf[HeaderSize:]); err != nil {
+		if batch, err = appendCompressed(make([]byte, HeaderSize, len(b.buf)), c, b.buf[HeaderSize:]); err != nil {
 			return nil, err
 		}
 	}
 	if c == None || len(batch) > len(b.buf) {
 		c = None
-		batch = append(batch[:0], b.buf...)
+		batch = append([]byte(nil), b.buf...) // which, unlike make, does not clear what is overwritten
 	}
 	putHeader(batch, b.header(c, len(batch)))
 	seal(batch)
