@@ -202,7 +202,7 @@ func readFrame(r io.Reader, limit int) (header, []byte, error) {
 	if int64(h.length) > int64(limit) {
 		return h, nil, fmt.Errorf("%w: payload of %d bytes, at most %d are allowed here", errMalformed, h.length, limit)
 	}
-	payload := make([]byte, h.length)
+	payload := uncleared(int(h.length))
 	if _, err := io.ReadFull(r, payload); err != nil {
 		return h, nil, noEOF(err)
 	}
