@@ -597,6 +597,9 @@ func TestFollowerThatCannotWrite(t *testing.T) {
 	if err := l.checkResponse(nil, &raft.AppendEntriesResponse{Success: true}); err != nil {
 		t.Errorf("a success: %v", err)
 	}
+	if err := l.checkResponse(nil, &raft.AppendEntriesResponse{NoRetryBackoff: true}); err != nil {
+		t.Errorf("a log that does not match, whatever failed before: %v", err)
+	}
 }
 
 // TestCloseWithoutVoteStore: raft's main goroutine ends when a term cannot be stored; the node closes all the same, so that the broker can stop.

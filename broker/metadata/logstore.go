@@ -66,9 +66,10 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 var errStoreFailed = errors.New("the follower cannot write its log")
 
 // checkResponse is for transport.GroupOptions. To Raft, a follower that cannot write (a full disk) looks like one whose log does not match,
-// and the leader would go back entry by entry and in the end send a snapshot. An error makes it try the same again.
+// and the leader would go back entry by entry and in the end send a snapshot. An error makes it try the same again. A log that does not match (NoRetryBackoff is set
+// then only) is no such case, whatever failed before: were the leader not to go back then, nothing would ever be written that could succeed.
 func (l *logStore) checkResponse(_ *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if err := l.failed.Load(); err != nil && !resp.Success {
+	if err := l.failed.Load(); err != nil && !resp.Success && !resp.NoRetryBackoff {
 		return fmt.Errorf("%w: %w", errStoreFailed, *err)
 	}
 	return nil

@@ -53,6 +53,13 @@ var scenarios = []Plan{
 		Step{At: 200 * milli, Fault: "full-disk", Victim: "2", For: 3 * second},
 		Step{At: 2500 * milli, Fault: "power", Victim: "leader:0", For: 500 * milli},
 		Step{At: 3600 * milli, Fault: "power-all", For: 100 * milli}),
+	// A follower of the metadata group that could not write, and lacks entries by the time it can: its leader has to go back to where it is.
+	scenario("full-metadata", [2]int{1, 9},
+		Step{At: 137 * milli, Fault: "full-disk", Victim: "3", For: 1058 * milli},
+		Step{At: 241 * milli, Fault: "slow-disk", Victim: "3", For: 2 * second, Amount: 29},
+		Step{At: 763 * milli, Fault: "delay", Victim: "1", For: 2458 * milli, Amount: 212},
+		Step{At: 806 * milli, Fault: "slow-power", Victim: "leader:0", For: 560 * milli, Amount: 16},
+		Step{At: 881 * milli, Fault: "wipe", Victim: "1", For: 102 * milli}),
 	// A disk that fails a sync keeps showing what it never wrote; the power failure afterwards shows the truth.
 	scenario("lying-disk", slow,
 		Step{At: 300 * milli, Fault: "fail-sync", Victim: "leader:0", For: 700 * milli},
