@@ -27,7 +27,7 @@ func (a *app) benchCommand() *cobra.Command {
 
 What brokers write and compute is read from /proc, so it is for brokers on this machine: --broker-pids lists their process IDs, or
 says auto for every 'flotilla broker' and 'flotilla dev' that runs here.`,
-		Example: "  flotilla bench produce --partitions 12 --duration 10s --broker-pids auto\n  flotilla bench latency --rate 2000 --duration 10s",
+		Example: "  flotilla bench produce --partitions 12 --duration 10s --broker-pids auto\n  flotilla bench latency --rate 2000 --duration 10s\n  flotilla bench produce --protocol kafka --partitions 6",
 	}, a.benchProduceCommand(), a.benchConsumeCommand(), a.benchLatencyCommand())
 }
 
