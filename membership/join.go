@@ -44,6 +44,29 @@ func (m *Membership) memberlistConfig() (*memberlist.Config, error) {
 	return c, m.advertise(c)
 }
 
+// listenAttempts is how often a free port is looked for that is free for both TCP and UDP.
+const listenAttempts = 10
+
+// listen takes the ports, as memberlist does it by itself, and puts the guard before them.
+func (m *Membership) listen(c *memberlist.Config) (memberlist.Transport, error) {
+	var err error
+	for range listenAttempts {
+		var t *memberlist.NetTransport
+		t, err = memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{c.BindAddr}, BindPort: c.BindPort, Logger: c.Logger})
+		if err == nil {
+			if c.BindPort == 0 {
+				c.BindPort = t.GetAutoBindPort()
+				c.AdvertisePort = c.BindPort
+			}
+			return newGuard(t, func(from string, err error) { m.log.Debug("refused gossip", "from", from, "error", err) }), nil
+		}
+		if c.BindPort != 0 {
+			break
+		}
+	}
+	return nil, err
+}
+
 func (m *Membership) advertise(c *memberlist.Config) error {
 	if m.cfg.AdvertiseAddr == "" {
 		c.AdvertisePort = c.BindPort

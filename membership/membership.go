@@ -119,7 +119,13 @@ func listen(cfg Config) (*Membership, error) {
 	if err != nil {
 		return nil, err
 	}
+	if mc.Transport == nil {
+		if mc.Transport, err = m.listen(mc); err != nil {
+			return nil, fmt.Errorf("%w: gossip on %s (TCP and UDP): %w", ErrBind, cfg.BindAddr, err)
+		}
+	}
 	if m.ml, err = memberlist.Create(mc); err != nil {
+		_ = mc.Transport.Shutdown()
 		return nil, fmt.Errorf("%w: gossip on %s (TCP and UDP): %w", ErrBind, cfg.BindAddr, err)
 	}
 	return m, nil
