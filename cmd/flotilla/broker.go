@@ -152,7 +152,7 @@ func (o *brokerOptions) registerLimits(fs *pflag.FlagSet) {
 	fs.Var(&o.scrub, "scrub-bytes-per-second", "rate at which stored segments are checked for damage in the background")
 	fs.DurationVar(&o.cfg.Scrub.Every, "scrub-every", o.cfg.Scrub.Every, "pause between two such checks of everything")
 	fs.DurationVar(&o.cfg.CompareEvery, "compare-every", o.cfg.CompareEvery, "how often leaders compare their state with that of the other replicas; negative: never")
-	fs.DurationVar(&t.Heartbeat, "heartbeat", t.Heartbeat, "replace leaders of partitions that are silent for so long")
+	fs.DurationVar(&t.Heartbeat, "heartbeat", t.Heartbeat, "raft's own timeout for partitions, the last resort: brokers that died or stand still are noticed within a second")
 	fs.DurationVar(&t.MetadataHeartbeat, "metadata-heartbeat", t.MetadataHeartbeat, "the same for the metadata group")
 	fs.DurationVar(&t.AppendTimeout, "append-timeout", t.AppendTimeout, "bound of an append whose client set none")
 	fs.DurationVar(&t.PreferredAfter, "preferred-after", t.PreferredAfter, "how long a preferred leader must have been back before it leads again")

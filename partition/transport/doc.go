@@ -6,8 +6,8 @@
 // every dial, so that a broker may change its IP address. Between two brokers there is, in each direction and
 // only when used, one connection per purpose:
 //
-//   - control: votes, pre-votes, TimeoutNow, and the heartbeats of all groups, coalesced into one frame per
-//     HeartbeatWindow;
+//   - control: votes, pre-votes, TimeoutNow, claims, which are the word of a broker on all groups that it leads (see claims.go), and raft's own heartbeats of all groups, coalesced into
+//     one frame per HeartbeatWindow;
 //   - data: AppendEntries with entries or a commit index, of all groups, pipelined (those without entries may wait for
 //     HeartbeatWindow, to share a write);
 //   - call: broker-to-broker calls (Handle, Call);

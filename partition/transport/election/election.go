@@ -3,7 +3,8 @@
 // hashicorp/raft stands for election when it has heard nothing for HeartbeatTimeout, up to three times that for want of an earlier look, and then waits until a quorum has found
 // out for itself, as nobody grants a pre-vote while he believes in a leader. Timeouts short enough for a quick failover make elections of every pause on a busy
 // machine. An Elector acts on evidence instead: the leader's broker is gone (transport.Gone: its connections are closed and it refuses
-// new ones, or it has fallen silent as a whole), or there is no leader: the group is new, or just opened, or a leader stepped down.
+// new ones, or it has fallen silent as a whole), or it says or shows that it does not lead (transport.Group.Disowned), or there is no leader: the group is new, or just opened, or a leader stepped down.
+// On a leader it finds out whether a quorum still agrees (round.go).
 //
 // # What it does
 //
@@ -17,7 +18,7 @@
 //   - Safety does not rest on it: terms, votes and logs are raft's, who votes at most once per term whatever made the candidate stand.
 //   - False evidence of one broker, say a cut link to the leader, gets no quorum of pre-votes, since the others hear the leader. Evidence of a quorum that is false, or a leader that
 //     comes back that moment, moves leadership once; the old leader learns of the new term and follows.
-//   - A situation gets a bounded number of tries, ever rarer, and a replica starts at most one election per CampaignPause. Raft's own timeouts remain for the rest.
+//   - Tries become ever rarer, down to one in five seconds, and a replica starts at most one election per CampaignPause. Raft's own timeouts remain for the rest.
 //
 // # Why not otherwise
 //
