@@ -71,10 +71,11 @@ func TestMemoryOfOneConnection(t *testing.T) {
 	f.hold[0] = held
 	s, addr := serve(t, f, Options{MaxMessageBytes: 2 << 20})
 	w := dial(t, addr)
-	const requests = 40
+	const requests = 14
+	frame := encode(produceRequest(9, -1, 0, batch(t, strings.Repeat("x", 1<<20))), 0)
 	go func() {
-		for i := range requests {
-			if _, err := w.conn.Write(encode(produceRequest(9, -1, 0, batch(t, strings.Repeat("x", 1<<20))), int32(i))); err != nil {
+		for range requests {
+			if _, err := w.conn.Write(frame); err != nil {
 				return
 			}
 		}
@@ -88,8 +89,8 @@ func TestMemoryOfOneConnection(t *testing.T) {
 		t.Errorf("one connection takes %d bytes", n)
 	}
 	close(held)
-	for i := range requests {
-		w.receive(produceRequest(9, -1, 0, nil), int32(i))
+	for range requests {
+		w.receive(produceRequest(9, -1, 0, nil), 0)
 	}
 	eventually(t, func() bool { return taken(s) == 0 })
 }

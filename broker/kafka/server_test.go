@@ -163,12 +163,12 @@ func TestPipelinedProduceIsAnsweredInOrder(t *testing.T) {
 
 func eventually(t testing.TB, ok func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for !ok() {
 		select {
 		case <-time.After(2 * time.Millisecond):
 		case <-deadline:
-			t.Fatal("it did not happen within 10 s")
+			t.Fatal("it did not happen within a minute")
 		}
 	}
 }
@@ -270,13 +270,13 @@ func TestMalformedInput(t *testing.T) {
 }
 
 func TestIdleConnectionsAreClosed(t *testing.T) {
-	_, addr := serve(t, newFake(), Options{IdleTimeout: 50 * time.Millisecond})
+	_, addr := serve(t, newFake(), Options{IdleTimeout: 700 * time.Millisecond})
 	w := dial(t, addr)
 	ask[*kmsg.MetadataResponse](w, kmsg.NewPtrMetadataRequest())
 	w.closed()
 	// One that waits for an answer is not idle.
 	w = dial(t, addr)
-	req := fetchRequest(12, 0, 0, 300)
+	req := fetchRequest(12, 0, 0, 1500)
 	w.send(req, 1)
 	w.receive(req, 1)
 }

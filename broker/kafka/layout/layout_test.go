@@ -21,7 +21,7 @@ func TestLayouts(t *testing.T) {
 			if (l.flexible >= 0 && v >= l.flexible) != req.IsFlexible() {
 				t.Fatalf("%s version %d: flexible: %v", kmsg.NameForKey(key), v, req.IsFlexible())
 			}
-			for range 20 {
+			for range 10 {
 				kafkafuzz.Fill(req, r)
 				checkWalk(t, req, l)
 			}
