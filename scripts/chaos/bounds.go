@@ -11,6 +11,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/client"
 	"github.com/flotilla-log/flotilla/scripts/chaos/history"
+	"github.com/flotilla-log/flotilla/scripts/measure"
 )
 
 // What the scenarios named bound-... must stay below: default settings, three brokers, replication factor 3.
@@ -40,7 +41,7 @@ func (e *env) balanced(ctx context.Context) error {
 		if min(count[1], count[2], count[3]) == eventsPartitions/startingBrokers {
 			return nil
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := measure.Pause(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -50,7 +51,7 @@ func (e *env) balanced(ctx context.Context) error {
 // settled begins a round when the cluster is healthy and balanced, and some time after that.
 func settled(one func(ctx context.Context, e *env) error) func(ctx context.Context, e *env) error {
 	return func(ctx context.Context, e *env) error {
-		if err := errors.Join(e.healthy(ctx), e.balanced(ctx), pause(ctx, time.Second)); err != nil {
+		if err := errors.Join(e.healthy(ctx), e.balanced(ctx), measure.Pause(ctx, time.Second)); err != nil {
 			return err
 		}
 		return one(ctx, e)

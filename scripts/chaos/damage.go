@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/flotilla-log/flotilla/scripts/measure"
 )
 
 const (
@@ -47,7 +49,7 @@ func corruptRunning(pattern string, damage func(file string) error) func(context
 			e.notes = append(e.notes, fmt.Sprintf("damage found and mended or set aside after %d ms", time.Since(start).Milliseconds()))
 			return e.healthy(ctx)
 		})
-		return errors.Join(err, pause(ctx, 2*time.Second))
+		return errors.Join(err, measure.Pause(ctx, 2*time.Second))
 	}
 }
 
@@ -57,7 +59,7 @@ func (e *env) awaitSealed(ctx context.Context, i int, pattern string) (string, e
 		if file, err := e.sealed(i, pattern); err != nil || file != "" {
 			return file, err
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := measure.Pause(ctx, 100*time.Millisecond); err != nil {
 			return "", err
 		}
 	}
@@ -101,7 +103,7 @@ func mended(ctx context.Context, dir string, was os.FileInfo, file string, conte
 		if data, err := os.ReadFile(file); err == nil && bytes.Equal(data, content) {
 			return nil
 		}
-		if pause(ctx, 5*time.Millisecond) != nil {
+		if measure.Pause(ctx, 5*time.Millisecond) != nil {
 			return fmt.Errorf("it was not found within %s", foundWithin)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/flotilla-log/flotilla/scripts/measure"
 )
 
 // corrupt stops a broker, damages one of its partitions' files of a pattern, and starts it again; then all must become healthy.
@@ -32,7 +34,7 @@ func corrupt(pattern string, damage func(file string) error) func(context.Contex
 			return nil
 		})
 		// What only a scrub finds is found within this time.
-		err = errors.Join(err, pause(ctx, 3*time.Second))
+		err = errors.Join(err, measure.Pause(ctx, 3*time.Second))
 		if err != nil {
 			return err
 		}
@@ -104,13 +106,13 @@ func fill(n int) func(context.Context, *env) error {
 					return err
 				}
 			}
-			err := pause(ctx, 6*time.Second)
+			err := measure.Pause(ctx, 6*time.Second)
 			for i := range n {
 				err = errors.Join(err, os.Remove(filepath.Join(e.cluster.Dir(i), ballast)))
 			}
 			return err
 		})
-		return errors.Join(err, pause(ctx, 5*time.Second))
+		return errors.Join(err, measure.Pause(ctx, 5*time.Second))
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/client"
 	"github.com/flotilla-log/flotilla/scripts/chaos/history"
+	"github.com/flotilla-log/flotilla/scripts/measure"
 	"github.com/flotilla-log/flotilla/scripts/procs"
 )
 
@@ -140,7 +141,7 @@ func (e *env) healthy(ctx context.Context) error {
 		if problem == "" {
 			return nil
 		}
-		if pause(ctx, 200*time.Millisecond) != nil {
+		if measure.Pause(ctx, 200*time.Millisecond) != nil {
 			return fmt.Errorf("not healthy again within %s: %s", healthWithin, problem)
 		}
 	}

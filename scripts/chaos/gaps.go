@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/scripts/chaos/history"
+	"github.com/flotilla-log/flotilla/scripts/measure"
 )
 
 // afterFault is how long after its end a fault is held to account for a gap.
@@ -53,37 +54,8 @@ func longest(times []time.Duration, from, to time.Duration) time.Duration {
 	return gap
 }
 
-// spread is the middle and the end of a number of times.
-type spread struct {
-	n           int
-	median, max time.Duration
-}
-
-func spreadOf(times []time.Duration) spread {
-	if len(times) == 0 {
-		return spread{}
-	}
-	slices.Sort(times)
-	return spread{len(times), times[len(times)/2], times[len(times)-1]}
-}
-
-func (s spread) String() string {
-	if s.n == 0 {
-		return "none measured"
-	}
-	return fmt.Sprintf("median %d ms, max %d ms (n=%d)", s.median.Milliseconds(), s.max.Milliseconds(), s.n)
-}
-
-// short is the spread for a column of a table.
-func (s spread) short() string {
-	if s.n == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%d / %d", s.median.Milliseconds(), s.max.Milliseconds())
-}
-
 // summary tells the gaps of partitions whose leader was struck apart from those of others.
-func summary(gaps []gap) (led, others spread) {
+func summary(gaps []gap) (led, others measure.Spread) {
 	var l, o []time.Duration
 	for _, g := range gaps {
 		if g.led() {
@@ -92,7 +64,7 @@ func summary(gaps []gap) (led, others spread) {
 			o = append(o, g.time)
 		}
 	}
-	return spreadOf(l), spreadOf(o)
+	return measure.SpreadOf(l), measure.SpreadOf(o)
 }
 
 // perPartition tells the unavailability of each partition: median and maximum, in ms, over all faults.
@@ -106,7 +78,7 @@ func perPartition(gaps []gap) string {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.ID, b.ID))
 	})
 	for _, p := range order {
-		parts = append(parts, fmt.Sprintf("%s %s", p, spreadOf(times[p]).short()))
+		parts = append(parts, fmt.Sprintf("%s %s", p, measure.SpreadOf(times[p]).Short()))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/client"
 	"github.com/flotilla-log/flotilla/scripts/chaos/history"
+	"github.com/flotilla-log/flotilla/scripts/measure"
 )
 
 const (
@@ -40,7 +41,7 @@ func (w *workload) startGroup(ctx context.Context) error {
 			stay, cancel := context.WithTimeout(ctx, churnEvery)
 			w.group.member(stay, fmt.Sprintf("guest.%d", n))
 			cancel()
-			_ = pause(ctx, churnEvery/2)
+			_ = measure.Pause(ctx, churnEvery/2)
 		}
 	})
 	w.wg.Go(func() { w.group.watch(ctx) })
@@ -84,7 +85,7 @@ func (g *groupWork) round(ctx context.Context, k *client.GroupConsumer, name str
 			return false
 		}
 		g.w.note("group poll", err)
-		_ = pause(ctx, 20*time.Millisecond)
+		_ = measure.Pause(ctx, 20*time.Millisecond)
 		return !errors.Is(err, client.CodeFencedInstance)
 	}
 	recordPoll(g.w.rec, groupName, start, records, func(tp client.TopicPartition) string { return session[tp] })
@@ -119,7 +120,7 @@ func (g *groupWork) commit(k *client.GroupConsumer, name string, records []*clie
 func (g *groupWork) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		g.look(ctx)
-		_ = pause(ctx, watchPause)
+		_ = measure.Pause(ctx, watchPause)
 	}
 }
 

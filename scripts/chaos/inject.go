@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/scripts/chaos/history"
+	"github.com/flotilla-log/flotilla/scripts/measure"
 )
 
 // injection is a fault that strace puts into system calls of a running broker.
@@ -39,7 +40,7 @@ func inject(in injection) func(context.Context, *env) error {
 			e.struck += struck
 			return e.healthyAgain(ctx, i)
 		})
-		return errors.Join(err, pause(ctx, 3*time.Second))
+		return errors.Join(err, measure.Pause(ctx, 3*time.Second))
 	}
 }
 
@@ -76,7 +77,7 @@ func (e *env) strike(ctx context.Context, i int, in injection) (int, error) {
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
-	err := pause(ctx, in.time)
+	err := measure.Pause(ctx, in.time)
 	_ = cmd.Process.Signal(syscall.SIGINT) // it lets go of the broker
 	_ = cmd.Wait()                         // by the signal, or because the broker has ended
 	data, readErr := os.ReadFile(log)
@@ -111,7 +112,7 @@ func (e *env) healthyAgain(ctx context.Context, i int) error {
 		if problem = e.problem(ctx); problem == "" {
 			return nil
 		}
-		if err := pause(ctx, 200*time.Millisecond); err != nil {
+		if err := measure.Pause(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}
 	}

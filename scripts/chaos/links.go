@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/flotilla-log/flotilla/scripts/measure"
 )
 
 // lossy makes links between brokers lose some of the packets, in both directions, each round more of them.
@@ -13,7 +15,7 @@ func lossy(ctx context.Context, e *env) error {
 	err := e.fault(ctx, fmt.Sprintf("%d %% lost", percent), nobody, func() error {
 		return e.lose(ctx, 6*time.Second, percent, e.everyLink())
 	})
-	return errors.Join(err, pause(ctx, 3*time.Second))
+	return errors.Join(err, measure.Pause(ctx, 3*time.Second))
 }
 
 // lossyLeader makes half of what a leader sends to its peers get lost; what they send arrives.
@@ -22,7 +24,7 @@ func lossyLeader(ctx context.Context, e *env) error {
 	err := e.fault(ctx, "50 % of what it sends lost", i, func() error {
 		return e.lose(ctx, 6*time.Second, 50, e.linksFrom(i))
 	})
-	return errors.Join(err, pause(ctx, 4*time.Second))
+	return errors.Join(err, measure.Pause(ctx, 4*time.Second))
 }
 
 type link struct{ from, to int }
@@ -50,7 +52,7 @@ func (e *env) lose(ctx context.Context, d time.Duration, percent int, links []li
 	for _, l := range links {
 		errs = append(errs, e.net.lose(l.from, l.to, percent))
 	}
-	errs = append(errs, pause(ctx, d))
+	errs = append(errs, measure.Pause(ctx, d))
 	lost, err := e.net.loseNothing()
 	e.struck += lost
 	return errors.Join(append(errs, err)...)
@@ -69,13 +71,13 @@ func slow(name string, victims func(*env, context.Context) []int, rate string) f
 			for _, i := range chosen {
 				errs = append(errs, e.net.slow(i, rate))
 			}
-			errs = append(errs, pause(ctx, 6*time.Second))
+			errs = append(errs, measure.Pause(ctx, 6*time.Second))
 			for _, i := range chosen {
 				errs = append(errs, e.net.fast(i))
 			}
 			return errors.Join(errs...)
 		})
-		return errors.Join(err, pause(ctx, 4*time.Second))
+		return errors.Join(err, measure.Pause(ctx, 4*time.Second))
 	}
 }
 

@@ -134,12 +134,3 @@ func choose(names string) ([]scenario, error) {
 	}
 	return chosen, nil
 }
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}

@@ -11,6 +11,7 @@ import (
 	pb "github.com/flotilla-log/flotilla/proto/flotilla/v1"
 	"github.com/flotilla-log/flotilla/proto/record"
 	"github.com/flotilla-log/flotilla/scripts/chaos/history"
+	"github.com/flotilla-log/flotilla/scripts/measure"
 )
 
 const plainName = "plain"
@@ -34,7 +35,7 @@ func (w *workload) startPlain(ctx context.Context) error {
 		w.wg.Go(func() {
 			for seq := int64(1); ctx.Err() == nil; seq++ {
 				w.plain(p, sends, i, seq)
-				_ = pause(ctx, plainPause)
+				_ = measure.Pause(ctx, plainPause)
 			}
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/flotilla-log/flotilla/client"
 	"github.com/flotilla-log/flotilla/scripts/chaos/checker"
 	"github.com/flotilla-log/flotilla/scripts/chaos/history"
+	"github.com/flotilla-log/flotilla/scripts/measure"
 )
 
 const (
@@ -71,7 +72,7 @@ func (e *env) play(ctx context.Context, o options, s scenario, r *report) error 
 	if err := w.start(ctx); err != nil {
 		return err
 	}
-	if err := pause(ctx, warmUp); err != nil {
+	if err := measure.Pause(ctx, warmUp); err != nil {
 		return err
 	}
 	e.end = time.Now().Add(o.time)
@@ -106,7 +107,7 @@ func (w *workload) servedSince(ctx context.Context, since int64) error {
 	defer cancel()
 	for i := range w.lastAck {
 		for w.lastAck[i].Load() <= since {
-			if pause(ctx, 5*time.Millisecond) != nil {
+			if measure.Pause(ctx, 5*time.Millisecond) != nil {
 				return fmt.Errorf("%s/%d was not served again within %s", eventsTopic, i, settleWithin)
 			}
 		}
@@ -127,7 +128,7 @@ func (w *workload) stopAfterGroup(ctx context.Context) error {
 		if done {
 			return w.stop(deliveryTimeout + 10*time.Second)
 		}
-		if pause(ctx, 100*time.Millisecond) != nil {
+		if measure.Pause(ctx, 100*time.Millisecond) != nil {
 			return errors.Join(fmt.Errorf("the group did not catch up within %s: %w", catchUpWithin, behind), w.stop(deliveryTimeout+10*time.Second))
 		}
 	}

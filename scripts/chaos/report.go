@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/scripts/chaos/checker"
+	"github.com/flotilla-log/flotilla/scripts/measure"
 )
 
 // report is what one run of a scenario ends with.
@@ -47,7 +48,7 @@ func (r *report) print(out io.Writer) {
 	fmt.Fprintf(out, "%-22s %-8s %d rounds; writes: %d acknowledged, %d failed, %d unknown (%d tried during faults); %d reads, %d commits, %d generations\n",
 		r.name, r.verdict(), r.rounds, c.Acked, c.Failed, c.Unknown, c.During, c.Reads, c.Commits, c.Generations)
 	fmt.Fprintf(out, "    longest gap: %s", led)
-	if others.n > 0 {
+	if others.N > 0 {
 		fmt.Fprintf(out, "; of partitions led elsewhere: %s", others)
 	}
 	fmt.Fprintf(out, "\n    per partition, median / max in ms: %s\n", perPartition(r.gaps))
@@ -112,10 +113,10 @@ func (l *line) add(r *report) {
 func (l *line) judge() {
 	b := l.scenario.bound
 	led, others := summary(l.gaps)
-	l.below("the median of the longest gaps", led.median, b.median)
-	l.below("the longest gap", max(led.max, others.max), b.max)
-	l.below("the longest gap of partitions led elsewhere", others.max, b.others)
-	l.below("the longest time until all was served again", spreadOf(l.serving).max, b.serving)
+	l.below("the median of the longest gaps", led.Median, b.median)
+	l.below("the longest gap", max(led.Max, others.Max), b.max)
+	l.below("the longest gap of partitions led elsewhere", others.Max, b.others)
+	l.below("the longest time until all was served again", measure.SpreadOf(l.serving).Max, b.serving)
 	if b.noFailed && l.lost > 0 {
 		l.boundsMissed = append(l.boundsMissed, fmt.Sprintf("%d writes were given up", l.lost))
 	}
@@ -148,11 +149,11 @@ func printSummary(out io.Writer, lines []*line) {
 	fmt.Fprint(out, "\n| scenario | verdict | runs | rounds | writes acknowledged | gap of led partitions, median / max ms | of others | worst partition |\n|---|---|---|---|---|---|---|---|\n")
 	for _, l := range lines {
 		led, others := summary(l.gaps)
-		fmt.Fprintf(out, "| %s | %s | %d | %d | %d | %s | %s | %s |\n", l.scenario.name, l.verdict(), l.runs, l.rounds, l.acked, led.short(), others.short(), worst(l.gaps))
+		fmt.Fprintf(out, "| %s | %s | %d | %d | %d | %s | %s | %s |\n", l.scenario.name, l.verdict(), l.runs, l.rounds, l.acked, led.Short(), others.Short(), worst(l.gaps))
 	}
 	for _, l := range lines {
 		if len(l.serving) > 0 {
-			fmt.Fprintf(out, "%s: every partition served after %s\n", l.scenario.name, spreadOf(l.serving))
+			fmt.Fprintf(out, "%s: every partition served after %s\n", l.scenario.name, measure.SpreadOf(l.serving))
 		}
 		for _, missed := range l.boundsMissed {
 			fmt.Fprintf(out, "%s: %s\n", l.scenario.name, missed)
@@ -167,11 +168,11 @@ func worst(gaps []gap) string {
 		times[g.partition.ID] = append(times[g.partition.ID], g.time)
 	}
 	var name string
-	var most spread
+	var most measure.Spread
 	for _, id := range slices.Sorted(maps.Keys(times)) {
-		if s := spreadOf(times[id]); s.median > most.median || name == "" {
+		if s := measure.SpreadOf(times[id]); s.Median > most.Median || name == "" {
 			name, most = fmt.Sprintf("%d: ", id), s
 		}
 	}
-	return name + most.short()
+	return name + most.Short()
 }

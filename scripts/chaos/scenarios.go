@@ -10,6 +10,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/client"
 	"github.com/flotilla-log/flotilla/scripts/chaos/history"
+	"github.com/flotilla-log/flotilla/scripts/measure"
 )
 
 // scenario is one way to break a cluster.
@@ -149,12 +150,12 @@ func killController(ctx context.Context, e *env) error {
 func (e *env) killAndReturn(ctx context.Context, i int) error {
 	err := e.fault(ctx, "kill", i, func() error {
 		e.cluster.Kill(i)
-		if err := pause(ctx, 3*time.Second); err != nil {
+		if err := measure.Pause(ctx, 3*time.Second); err != nil {
 			return err
 		}
 		return e.start(ctx, i)
 	})
-	return errors.Join(err, pause(ctx, 3*time.Second))
+	return errors.Join(err, measure.Pause(ctx, 3*time.Second))
 }
 
 func pauseLeader(ctx context.Context, e *env) error {
@@ -163,10 +164,10 @@ func pauseLeader(ctx context.Context, e *env) error {
 		if err := e.cluster.Signal(i, signalStop); err != nil {
 			return err
 		}
-		err := pause(ctx, 4*time.Second)
+		err := measure.Pause(ctx, 4*time.Second)
 		return errors.Join(err, e.cluster.Signal(i, signalContinue))
 	})
-	return errors.Join(err, pause(ctx, 3*time.Second))
+	return errors.Join(err, measure.Pause(ctx, 3*time.Second))
 }
 
 func pauseAll(ctx context.Context, e *env) error {
@@ -176,13 +177,13 @@ func pauseAll(ctx context.Context, e *env) error {
 		for _, i := range order {
 			errs = append(errs, e.cluster.Signal(i, signalStop))
 		}
-		errs = append(errs, pause(ctx, 3*time.Second))
+		errs = append(errs, measure.Pause(ctx, 3*time.Second))
 		for _, i := range order {
-			errs = append(errs, e.cluster.Signal(i, signalContinue), pause(ctx, 400*time.Millisecond))
+			errs = append(errs, e.cluster.Signal(i, signalContinue), measure.Pause(ctx, 400*time.Millisecond))
 		}
 		return errors.Join(errs...)
 	})
-	return errors.Join(err, pause(ctx, 3*time.Second))
+	return errors.Join(err, measure.Pause(ctx, 3*time.Second))
 }
 
 func rollingRestart(ctx context.Context, e *env) error {
@@ -193,7 +194,7 @@ func rollingRestart(ctx context.Context, e *env) error {
 		if err := e.healthy(ctx); err != nil {
 			return err
 		}
-		if err := pause(ctx, 3*time.Second); err != nil {
+		if err := measure.Pause(ctx, 3*time.Second); err != nil {
 			return err
 		}
 	}
@@ -217,12 +218,12 @@ func killAll(ctx context.Context, e *env) error {
 		for i := range startingBrokers {
 			e.cluster.Kill(i)
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := measure.Pause(ctx, time.Second); err != nil {
 			return err
 		}
 		return e.startAll(ctx)
 	})
-	return errors.Join(err, pause(ctx, 4*time.Second))
+	return errors.Join(err, measure.Pause(ctx, 4*time.Second))
 }
 
 func killAllOften(ctx context.Context, e *env) error {
@@ -241,7 +242,7 @@ func killAllOften(ctx context.Context, e *env) error {
 		}
 		return e.startAll(ctx)
 	})
-	return errors.Join(err, pause(ctx, 4*time.Second))
+	return errors.Join(err, measure.Pause(ctx, 4*time.Second))
 }
 
 func loseDisk(ctx context.Context, e *env) error {
@@ -256,7 +257,7 @@ func loseDisk(ctx context.Context, e *env) error {
 		}
 		return e.healthy(ctx)
 	})
-	return errors.Join(err, pause(ctx, time.Second))
+	return errors.Join(err, measure.Pause(ctx, time.Second))
 }
 
 // trimAwhile keeps a broker down for as long as it takes that the log of every partition begins after the end of what it has.
@@ -274,7 +275,7 @@ func trimAwhile(ctx context.Context, e *env) error {
 		}
 		return e.healthy(ctx)
 	})
-	return errors.Join(err, pause(ctx, 2*time.Second))
+	return errors.Join(err, measure.Pause(ctx, 2*time.Second))
 }
 
 // trimBeyond deletes records that the group has read, until all before these ends are deleted and two segments more.
@@ -291,7 +292,7 @@ func (e *env) trimBeyond(ctx context.Context, ends map[history.Partition]int64) 
 					break
 				}
 			}
-			if pause(ctx, 100*time.Millisecond) != nil {
+			if measure.Pause(ctx, 100*time.Millisecond) != nil {
 				return fmt.Errorf("deleting records of %s before %d within %s: committed is %d, %v", tp, goal, healthWithin, committed[tp].Offset, err)
 			}
 		}
@@ -331,7 +332,7 @@ func decommission(ctx context.Context, e *env) error {
 		if err := e.fault(ctx, step.name, nobody, step.do); err != nil {
 			return err
 		}
-		if err := pause(ctx, 2*time.Second); err != nil {
+		if err := measure.Pause(ctx, 2*time.Second); err != nil {
 			return err
 		}
 	}
@@ -355,7 +356,7 @@ func (e *env) drain(ctx context.Context, i int) error {
 				state = fmt.Sprintf("%s, %d replicas, %d leaders; %s", b.State, b.Replicas, b.Leaders, e.problem(ctx))
 			}
 		}
-		if pause(ctx, 200*time.Millisecond) != nil {
+		if measure.Pause(ctx, 200*time.Millisecond) != nil {
 			return fmt.Errorf("broker %d was not drained within %s: %s", i+1, healthWithin, state)
 		}
 	}
@@ -369,10 +370,10 @@ func isolate(victim func(*env, context.Context) int, out, in bool) func(context.
 			if err := e.isolate(i, out, in); err != nil {
 				return err
 			}
-			err := pause(ctx, 5*time.Second)
+			err := measure.Pause(ctx, 5*time.Second)
 			return errors.Join(err, e.heal(i, out, in))
 		})
-		return errors.Join(err, pause(ctx, 4*time.Second))
+		return errors.Join(err, measure.Pause(ctx, 4*time.Second))
 	}
 }
 
@@ -385,15 +386,15 @@ func flap(ctx context.Context, e *env) error {
 			if err := e.net.cut(from, to); err != nil {
 				return err
 			}
-			err := pause(ctx, time.Duration(100+e.rnd.IntN(1400))*time.Millisecond)
+			err := measure.Pause(ctx, time.Duration(100+e.rnd.IntN(1400))*time.Millisecond)
 			if err := errors.Join(err, e.net.mend(from, to)); err != nil {
 				return err
 			}
-			if err := pause(ctx, time.Duration(e.rnd.IntN(300))*time.Millisecond); err != nil {
+			if err := measure.Pause(ctx, time.Duration(e.rnd.IntN(300))*time.Millisecond); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return errors.Join(err, pause(ctx, 2*time.Second))
+	return errors.Join(err, measure.Pause(ctx, 2*time.Second))
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/flotilla-log/flotilla/client"
 	"github.com/flotilla-log/flotilla/proto/record"
 	"github.com/flotilla-log/flotilla/scripts/chaos/history"
+	"github.com/flotilla-log/flotilla/scripts/measure"
 )
 
 const (
@@ -124,7 +125,7 @@ func (w *workload) startSteady(ctx context.Context) error {
 		w.wg.Go(func() {
 			for seq := int64(1); ctx.Err() == nil; seq++ {
 				w.steady(p, i, seq)
-				_ = pause(ctx, steadyPause)
+				_ = measure.Pause(ctx, steadyPause)
 			}
 		})
 	}
@@ -196,7 +197,7 @@ func (w *workload) startKeyed(ctx context.Context, name string, opts ...client.P
 			p.ProduceAsync(ctx, &client.Record{Topic: eventsTopic, Key: key, Value: []byte(op.Value)}, func(r *client.Record, err error) {
 				w.produceDone(op, start, r.Offset, err)
 			})
-			_ = pause(ctx, keyedPause)
+			_ = measure.Pause(ctx, keyedPause)
 		}
 	})
 	return nil
@@ -211,7 +212,7 @@ func (w *workload) startAppender(ctx context.Context, name string) error {
 	w.wg.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
 			w.conditional(ctx, p, name, i)
-			_ = pause(ctx, appendPause)
+			_ = measure.Pause(ctx, appendPause)
 		}
 	})
 	return nil
@@ -266,7 +267,7 @@ func (w *workload) startProbe(ctx context.Context, addr string) error {
 					w.rec.Latest(history.Latest{Span: w.rec.Since(start), Partition: partitionOf(tp), Offset: at.Offset})
 				}
 			}
-			_ = pause(ctx, probePause)
+			_ = measure.Pause(ctx, probePause)
 		}
 	})
 	return nil
@@ -292,7 +293,7 @@ func (w *workload) tail(ctx context.Context) {
 		if err != nil {
 			if ctx.Err() == nil {
 				w.note("tail", err)
-				_ = pause(ctx, 20*time.Millisecond)
+				_ = measure.Pause(ctx, 20*time.Millisecond)
 			}
 			continue
 		}

@@ -16,13 +16,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/flotilla-log/flotilla/client"
+	"github.com/flotilla-log/flotilla/scripts/measure"
 	"github.com/flotilla-log/flotilla/scripts/procs"
 )
 
@@ -158,7 +158,7 @@ func (m *measurement) rounds(ctx context.Context) error {
 		returns = append(returns, m.worst())
 	}
 	fmt.Fprintf(m.out, "longest gap without an acknowledgement\n  partitions led by the victim:       %s\n  the others:                         %s\n  worst partition when it comes back: %s\n",
-		summary(led), summary(others), summary(returns))
+		measure.SpreadOf(led), measure.SpreadOf(others), measure.SpreadOf(returns))
 	return nil
 }
 
@@ -173,7 +173,7 @@ func (m *measurement) balanced(ctx context.Context) error {
 		if err != nil || count[nobody] > 0 || min(count[1], count[2], count[3]) < m.o.partitions/3 || m.silence() > 300*time.Millisecond {
 			since = time.Now()
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := measure.Pause(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -237,7 +237,7 @@ func (m *measurement) round(ctx context.Context, round, victim int) (led, others
 			others = append(others, gap)
 		}
 	}
-	fmt.Fprintf(m.out, "%s %2d. broker %d: the partitions that it led: %s; others: %s\n", at.UTC().Format("15:04:05.000"), round+1, victim+1, summary(led), summary(others))
+	fmt.Fprintf(m.out, "%s %2d. broker %d: the partitions that it led: %s; others: %s\n", at.UTC().Format("15:04:05.000"), round+1, victim+1, measure.SpreadOf(led), measure.SpreadOf(others))
 	return led, others, nil
 }
 
@@ -264,28 +264,10 @@ func (m *measurement) served(ctx context.Context, since int64) error {
 			if time.Now().After(limit) {
 				return fmt.Errorf("partition %d was not served again within a minute", i)
 			}
-			if err := pause(ctx, 5*time.Millisecond); err != nil {
+			if err := measure.Pause(ctx, 5*time.Millisecond); err != nil {
 				return err
 			}
 		}
 	}
-	return pause(ctx, settleAfter)
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func summary(gaps []time.Duration) string {
-	if len(gaps) == 0 {
-		return "none"
-	}
-	slices.Sort(gaps)
-	return fmt.Sprintf("median %d ms, max %d ms (n=%d)",
-		gaps[len(gaps)/2].Milliseconds(), gaps[len(gaps)-1].Milliseconds(), len(gaps))
+	return measure.Pause(ctx, settleAfter)
 }

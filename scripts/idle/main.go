@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/client"
+	"github.com/flotilla-log/flotilla/scripts/measure"
 	"github.com/flotilla-log/flotilla/scripts/procs"
 )
 
@@ -59,10 +60,10 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	if err := create(ctx, o, cluster, out); err != nil {
 		return err
 	}
-	if err := pause(ctx, o.settle); err != nil {
+	if err := measure.Pause(ctx, o.settle); err != nil {
 		return err
 	}
-	return measure(ctx, o, cluster, out)
+	return watch(ctx, o, cluster, out)
 }
 
 func create(ctx context.Context, o options, cluster *procs.Cluster, out io.Writer) error {
@@ -80,7 +81,7 @@ func create(ctx context.Context, o options, cluster *procs.Cluster, out io.Write
 	return nil
 }
 
-func measure(ctx context.Context, o options, cluster *procs.Cluster, out io.Writer) error {
+func watch(ctx context.Context, o options, cluster *procs.Cluster, out io.Writer) error {
 	var before [brokers]procs.Usage
 	for i := range before {
 		u, err := cluster.Usage(i)
@@ -90,7 +91,7 @@ func measure(ctx context.Context, o options, cluster *procs.Cluster, out io.Writ
 		before[i] = u
 	}
 	start := time.Now()
-	if err := pause(ctx, o.measure); err != nil {
+	if err := measure.Pause(ctx, o.measure); err != nil {
 		return err
 	}
 	took, total := time.Since(start), time.Duration(0)
@@ -108,12 +109,3 @@ func measure(ctx context.Context, o options, cluster *procs.Cluster, out io.Writ
 }
 
 func percent(used, took time.Duration) float64 { return 100 * used.Seconds() / took.Seconds() }
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
