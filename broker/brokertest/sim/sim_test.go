@@ -30,8 +30,8 @@ var (
 	simProcs    = flag.Int("sim.procs", 0, "schedules at a time; default: one for each core")
 )
 
-// runWithin is how long one schedule may take in real time: it takes about a second.
-const runWithin = 100 * time.Second
+// runWithin is how long one schedule may take in real time. It takes about a second of a processor, and ten with the race detector, but the machine may be busy.
+const runWithin = 5 * time.Minute
 
 // planOf is a named plan, or the random one of a seed.
 func planOf(name string, seed uint64) (Plan, error) {
@@ -88,6 +88,7 @@ type suite struct {
 
 	mu      sync.Mutex
 	results []Result
+	cpu     time.Duration // that the processes used
 	trouble map[string]int
 	out     string
 }
@@ -162,12 +163,21 @@ func (s *suite) run(name string, seed uint64) (Result, []byte) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err = cmd.Run()
+	s.spent(cmd.ProcessState)
 	data, rerr := os.ReadFile(file)
 	var r Result
 	if jerr := errors.Join(rerr, json.Unmarshal(data, &r)); err != nil || jerr != nil {
 		return Result{Name: name, Seed: seed, Verdict: "FAIL", Problems: []string{fmt.Sprintf("the process ended without a result: %v\n%s", errors.Join(err, jerr), head(out.Bytes()))}}, out.Bytes()
 	}
 	return r, out.Bytes()
+}
+
+func (s *suite) spent(p *os.ProcessState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p != nil {
+		s.cpu += p.UserTime() + p.SystemTime()
+	}
 }
 
 func level() string {
@@ -270,6 +280,7 @@ func (s *suite) report() {
 	took := time.Since(s.began)
 	s.t.Logf("%d schedules in %s (%.0f a minute), %s of virtual time: %d ok, %d failed, %d invalid", len(s.results), took.Round(time.Second),
 		float64(len(s.results))/took.Minutes(), virtual.Round(time.Second), valid, failed, invalid)
+	s.t.Logf("they used a processor for %.2f s each, so two that do nothing else run %.0f a minute", s.cpu.Seconds()/float64(max(len(s.results), 1)), 120*float64(len(s.results))/s.cpu.Seconds())
 	s.t.Logf("%d faults; %d writes acknowledged, %d tried during faults, %d records read, %d commits, %d connections that came twice", faults, acked, during, reads, commits, echoes)
 	var told []string
 	for _, k := range slices.Sorted(maps.Keys(s.trouble)) {
