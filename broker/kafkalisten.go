@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -186,4 +187,34 @@ func (b *Broker) KafkaListening() map[string]net.Addr {
 		out[l.name] = l.ln.Addr()
 	}
 	return out
+}
+
+// listenerGaps says where the brokers differ in the names of their Kafka listeners: a client that comes by one of these cannot reach all brokers.
+func listenerGaps(brokers []api.Endpoint) []string {
+	have := map[string][]api.BrokerID{}
+	for _, e := range brokers {
+		for _, a := range e.KafkaAddrs() {
+			have[a.Listener] = append(have[a.Listener], e.ID)
+		}
+	}
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(have)) {
+		for _, e := range brokers {
+			if !slices.Contains(have[name], e.ID) {
+				out = append(out, fmt.Sprintf("broker %d has no Kafka listener %s", e.ID, name))
+			}
+		}
+	}
+	return out
+}
+
+// warnOfListenerGaps is called once, when this broker knows of the others.
+func (b *Broker) warnOfListenerGaps() {
+	var brokers []api.Endpoint
+	for _, r := range b.node.State().SortedBrokers() {
+		brokers = append(brokers, registered(r))
+	}
+	for _, gap := range listenerGaps(brokers) {
+		b.log.Warn("Kafka clients cannot reach all brokers by this listener", "problem", gap)
+	}
 }

@@ -17,7 +17,7 @@ import (
 
 func TestParseKafkaListener(t *testing.T) {
 	for in, want := range map[string]broker.KafkaListener{
-		"INTERNAL=:9093":                                    {Name: "INTERNAL", Addr: ":9093"},
+		"INTERNAL=:9093": {Name: "INTERNAL", Addr: ":9093"},
 		"outside=0.0.0.0:9094,advertised=kafka.example:443": {Name: "OUTSIDE", Addr: "0.0.0.0:9094", Advertise: "kafka.example:443"},
 		"V6=[::1]:0, advertised=::1":                        {Name: "V6", Addr: "[::1]:0", Advertise: "::1"},
 	} {

@@ -242,6 +242,7 @@ func (b *Broker) becomeReady() {
 			return
 		}
 	}
+	b.warnOfListenerGaps()
 	b.server.SetServing(true)
 	b.log.Info("ready", "cluster", b.identity.ClusterID(), "grpc", b.grpcAddr, "kafka", b.kafkaListeners())
 	close(b.ready)
