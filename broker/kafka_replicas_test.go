@@ -12,6 +12,7 @@ import (
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/brokertest"
+	"github.com/flotilla-log/flotilla/client"
 	"github.com/flotilla-log/flotilla/proto/record"
 )
 
@@ -477,4 +478,38 @@ func TestKafkaReassignmentIsCancelled(t *testing.T) {
 	}
 	c.Produce("orders", 0, "a")
 	c.EnsureSame("orders", 0)
+}
+
+// The same through the gRPC API and the Go client.
+func TestClientReassigns(t *testing.T) {
+	c := brokertest.Start(t, brokertest.Options{})
+	c.CreateTopic("orders", 1, 1)
+	c.Produce("orders", 0, "a")
+	cl, err := client.New([]string{c.Broker(1).GRPCAddr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	ctx, cancel := c.Context()
+	defer cancel()
+	tp := client.TopicPartition{Topic: "orders"}
+	target := int32(c.ReplicasOf("orders", 0)[0])%3 + 1
+	errs, err := cl.Admin().Reassign(ctx, []client.PartitionTarget{
+		{TopicPartition: tp, Replicas: []int32{target}}, {TopicPartition: client.TopicPartition{Topic: "nope"}, Replicas: []int32{1}}, {TopicPartition: tp, Cancel: true},
+	})
+	if err != nil || len(errs) != 3 || errs[0] != nil || !errors.Is(errs[1], client.CodeUnknownTopicOrPartition) || !errors.Is(errs[2], client.CodeInvalidRequest) {
+		t.Fatalf("reassigning: %v, %v", errs, err)
+	}
+	awaitReplicas(c, "orders", 0, target)
+	if list, err := cl.Admin().Reassignments(ctx); err != nil || len(list) > 0 {
+		t.Errorf("under way: %v, %v", list, err)
+	}
+	errs, err = cl.Admin().Reassign(ctx, []client.PartitionTarget{{TopicPartition: tp, Cancel: true}})
+	if err != nil || !errors.Is(errs[0], client.CodeNoReassignmentInProgress) {
+		t.Errorf("cancelling: %v, %v", errs, err)
+	}
+	errs, err = cl.Admin().Reassign(ctx, []client.PartitionTarget{{TopicPartition: tp, Replicas: []int32{9}}})
+	if err != nil || !errors.Is(errs[0], client.CodeInvalidReplicaAssignment) {
+		t.Errorf("to a broker that does not exist: %v, %v", errs, err)
+	}
 }

@@ -54,6 +54,8 @@ const (
 	CodeUnsupportedCompression   Code = Code(pb.ErrorCode_ERROR_CODE_UNSUPPORTED_COMPRESSION)
 	CodeFencedLeaderEpoch        Code = Code(pb.ErrorCode_ERROR_CODE_FENCED_LEADER_EPOCH)
 	CodeInvalidTimestamp         Code = Code(pb.ErrorCode_ERROR_CODE_INVALID_TIMESTAMP)
+	CodeInvalidReplicaAssignment Code = Code(pb.ErrorCode_ERROR_CODE_INVALID_REPLICA_ASSIGNMENT)
+	CodeNoReassignmentInProgress Code = Code(pb.ErrorCode_ERROR_CODE_NO_REASSIGNMENT_IN_PROGRESS)
 )
 
 // Error makes a Code usable as the target of errors.Is.

@@ -12,6 +12,7 @@ type adminService struct {
 	pb.UnimplementedAdminServer
 	topics api.Topics
 	groups api.GroupAdmin
+	moves  api.Reassignments
 }
 
 func (s *adminService) CreateTopic(ctx context.Context, req *pb.CreateTopicRequest) (*pb.CreateTopicResponse, error) {

@@ -108,7 +108,7 @@ func New(b api.Broker, opts Options) *Server {
 		broker: b, opts: opts, stopping: s.stopping, aborting: s.aborting, fetches: semaphore.NewWeighted(opts.FetchInflightBytes),
 	})
 	pb.RegisterGroupsServer(s.grpc, &groupsService{broker: b})
-	pb.RegisterAdminServer(s.grpc, &adminService{topics: b, groups: b})
+	pb.RegisterAdminServer(s.grpc, &adminService{topics: b, groups: b, moves: b})
 	pb.RegisterClusterServer(s.grpc, &clusterService{broker: b, stopping: s.stopping})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)

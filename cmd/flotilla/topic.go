@@ -21,7 +21,8 @@ func (a *app) topicCommand() *cobra.Command {
 		Use:     "topic",
 		Short:   "Create, look at, change and delete topics",
 		Example: "  flotilla topic create orders --partitions 12 --set retention.ms=604800000\n  flotilla topic describe orders",
-	}, a.topicCreateCommand(), a.topicListCommand(), a.topicDescribeCommand(), a.topicAlterCommand(), a.topicDeleteCommand(), a.deleteRecordsCommand())
+	}, a.topicCreateCommand(), a.topicListCommand(), a.topicDescribeCommand(), a.topicAlterCommand(), a.topicDeleteCommand(), a.deleteRecordsCommand(),
+		a.topicReassignCommand())
 }
 
 func (a *app) topicCreateCommand() *cobra.Command {

@@ -146,6 +146,375 @@ func (x *CreateTopicResponse) GetTopic() *TopicDescription {
 	return nil
 }
 
+type ReassignRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partitions    []*PartitionTarget     `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReassignRequest) Reset() {
+	*x = ReassignRequest{}
+	mi := &file_flotilla_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReassignRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReassignRequest) ProtoMessage() {}
+
+func (x *ReassignRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReassignRequest.ProtoReflect.Descriptor instead.
+func (*ReassignRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ReassignRequest) GetPartitions() []*PartitionTarget {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+type PartitionTarget struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// The brokers that the replicas shall be on; the first is to be the preferred leader.
+	Replicas []int32 `protobuf:"varint,3,rep,packed,name=replicas,proto3" json:"replicas,omitempty"`
+	// Instead of a target: back to where the replicas were.
+	Cancel        bool `protobuf:"varint,4,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionTarget) Reset() {
+	*x = PartitionTarget{}
+	mi := &file_flotilla_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionTarget) ProtoMessage() {}
+
+func (x *PartitionTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionTarget.ProtoReflect.Descriptor instead.
+func (*PartitionTarget) Descriptor() ([]byte, []int) {
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PartitionTarget) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *PartitionTarget) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *PartitionTarget) GetReplicas() []int32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *PartitionTarget) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
+type ReassignResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each of the request's, in its order.
+	Outcomes      []*ReassignOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReassignResponse) Reset() {
+	*x = ReassignResponse{}
+	mi := &file_flotilla_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReassignResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReassignResponse) ProtoMessage() {}
+
+func (x *ReassignResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReassignResponse.ProtoReflect.Descriptor instead.
+func (*ReassignResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ReassignResponse) GetOutcomes() []*ReassignOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+type ReassignOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Not set where the target was taken.
+	Error         *ErrorDetail `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	Message       string       `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReassignOutcome) Reset() {
+	*x = ReassignOutcome{}
+	mi := &file_flotilla_v1_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReassignOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReassignOutcome) ProtoMessage() {}
+
+func (x *ReassignOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_v1_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReassignOutcome.ProtoReflect.Descriptor instead.
+func (*ReassignOutcome) Descriptor() ([]byte, []int) {
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ReassignOutcome) GetError() *ErrorDetail {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *ReassignOutcome) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+type ListReassignmentsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReassignmentsRequest) Reset() {
+	*x = ListReassignmentsRequest{}
+	mi := &file_flotilla_v1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReassignmentsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReassignmentsRequest) ProtoMessage() {}
+
+func (x *ListReassignmentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_v1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReassignmentsRequest.ProtoReflect.Descriptor instead.
+func (*ListReassignmentsRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+type ListReassignmentsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reassignments []*Reassignment        `protobuf:"bytes,1,rep,name=reassignments,proto3" json:"reassignments,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReassignmentsResponse) Reset() {
+	*x = ListReassignmentsResponse{}
+	mi := &file_flotilla_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReassignmentsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReassignmentsResponse) ProtoMessage() {}
+
+func (x *ListReassignmentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReassignmentsResponse.ProtoReflect.Descriptor instead.
+func (*ListReassignmentsResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListReassignmentsResponse) GetReassignments() []*Reassignment {
+	if x != nil {
+		return x.Reassignments
+	}
+	return nil
+}
+
+type Reassignment struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Topic     string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// The target, and then the brokers whose replicas are to go.
+	Replicas      []int32 `protobuf:"varint,3,rep,packed,name=replicas,proto3" json:"replicas,omitempty"`
+	Adding        []int32 `protobuf:"varint,4,rep,packed,name=adding,proto3" json:"adding,omitempty"`
+	Removing      []int32 `protobuf:"varint,5,rep,packed,name=removing,proto3" json:"removing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reassignment) Reset() {
+	*x = Reassignment{}
+	mi := &file_flotilla_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reassignment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reassignment) ProtoMessage() {}
+
+func (x *Reassignment) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reassignment.ProtoReflect.Descriptor instead.
+func (*Reassignment) Descriptor() ([]byte, []int) {
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Reassignment) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *Reassignment) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *Reassignment) GetReplicas() []int32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *Reassignment) GetAdding() []int32 {
+	if x != nil {
+		return x.Adding
+	}
+	return nil
+}
+
+func (x *Reassignment) GetRemoving() []int32 {
+	if x != nil {
+		return x.Removing
+	}
+	return nil
+}
+
 type DeleteTopicRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
@@ -155,7 +524,7 @@ type DeleteTopicRequest struct {
 
 func (x *DeleteTopicRequest) Reset() {
 	*x = DeleteTopicRequest{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[2]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -167,7 +536,7 @@ func (x *DeleteTopicRequest) String() string {
 func (*DeleteTopicRequest) ProtoMessage() {}
 
 func (x *DeleteTopicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[2]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -180,7 +549,7 @@ func (x *DeleteTopicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTopicRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTopicRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeleteTopicRequest) GetTopic() string {
@@ -198,7 +567,7 @@ type DeleteTopicResponse struct {
 
 func (x *DeleteTopicResponse) Reset() {
 	*x = DeleteTopicResponse{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[3]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -210,7 +579,7 @@ func (x *DeleteTopicResponse) String() string {
 func (*DeleteTopicResponse) ProtoMessage() {}
 
 func (x *DeleteTopicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[3]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -223,7 +592,7 @@ func (x *DeleteTopicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTopicResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTopicResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 type ListTopicsRequest struct {
@@ -236,7 +605,7 @@ type ListTopicsRequest struct {
 
 func (x *ListTopicsRequest) Reset() {
 	*x = ListTopicsRequest{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[4]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -248,7 +617,7 @@ func (x *ListTopicsRequest) String() string {
 func (*ListTopicsRequest) ProtoMessage() {}
 
 func (x *ListTopicsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[4]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -261,7 +630,7 @@ func (x *ListTopicsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTopicsRequest.ProtoReflect.Descriptor instead.
 func (*ListTopicsRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListTopicsRequest) GetInternal() bool {
@@ -280,7 +649,7 @@ type ListTopicsResponse struct {
 
 func (x *ListTopicsResponse) Reset() {
 	*x = ListTopicsResponse{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[5]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -292,7 +661,7 @@ func (x *ListTopicsResponse) String() string {
 func (*ListTopicsResponse) ProtoMessage() {}
 
 func (x *ListTopicsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[5]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -305,7 +674,7 @@ func (x *ListTopicsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTopicsResponse.ProtoReflect.Descriptor instead.
 func (*ListTopicsResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListTopicsResponse) GetTopics() []*TopicSummary {
@@ -327,7 +696,7 @@ type TopicSummary struct {
 
 func (x *TopicSummary) Reset() {
 	*x = TopicSummary{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[6]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -339,7 +708,7 @@ func (x *TopicSummary) String() string {
 func (*TopicSummary) ProtoMessage() {}
 
 func (x *TopicSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[6]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -352,7 +721,7 @@ func (x *TopicSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopicSummary.ProtoReflect.Descriptor instead.
 func (*TopicSummary) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TopicSummary) GetTopic() string {
@@ -392,7 +761,7 @@ type DescribeTopicRequest struct {
 
 func (x *DescribeTopicRequest) Reset() {
 	*x = DescribeTopicRequest{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[7]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -404,7 +773,7 @@ func (x *DescribeTopicRequest) String() string {
 func (*DescribeTopicRequest) ProtoMessage() {}
 
 func (x *DescribeTopicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[7]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -417,7 +786,7 @@ func (x *DescribeTopicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeTopicRequest.ProtoReflect.Descriptor instead.
 func (*DescribeTopicRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DescribeTopicRequest) GetTopic() string {
@@ -436,7 +805,7 @@ type DescribeTopicResponse struct {
 
 func (x *DescribeTopicResponse) Reset() {
 	*x = DescribeTopicResponse{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[8]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +817,7 @@ func (x *DescribeTopicResponse) String() string {
 func (*DescribeTopicResponse) ProtoMessage() {}
 
 func (x *DescribeTopicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[8]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,7 +830,7 @@ func (x *DescribeTopicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeTopicResponse.ProtoReflect.Descriptor instead.
 func (*DescribeTopicResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DescribeTopicResponse) GetTopic() *TopicDescription {
@@ -487,7 +856,7 @@ type TopicDescription struct {
 
 func (x *TopicDescription) Reset() {
 	*x = TopicDescription{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[9]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -499,7 +868,7 @@ func (x *TopicDescription) String() string {
 func (*TopicDescription) ProtoMessage() {}
 
 func (x *TopicDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[9]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -512,7 +881,7 @@ func (x *TopicDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopicDescription.ProtoReflect.Descriptor instead.
 func (*TopicDescription) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TopicDescription) GetTopic() string {
@@ -570,7 +939,7 @@ type TopicSetting struct {
 
 func (x *TopicSetting) Reset() {
 	*x = TopicSetting{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[10]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +951,7 @@ func (x *TopicSetting) String() string {
 func (*TopicSetting) ProtoMessage() {}
 
 func (x *TopicSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[10]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +964,7 @@ func (x *TopicSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopicSetting.ProtoReflect.Descriptor instead.
 func (*TopicSetting) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TopicSetting) GetKey() string {
@@ -646,7 +1015,7 @@ type PartitionDescription struct {
 
 func (x *PartitionDescription) Reset() {
 	*x = PartitionDescription{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[11]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +1027,7 @@ func (x *PartitionDescription) String() string {
 func (*PartitionDescription) ProtoMessage() {}
 
 func (x *PartitionDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[11]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +1040,7 @@ func (x *PartitionDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionDescription.ProtoReflect.Descriptor instead.
 func (*PartitionDescription) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PartitionDescription) GetPartition() int32 {
@@ -742,7 +1111,7 @@ type AlterTopicRequest struct {
 
 func (x *AlterTopicRequest) Reset() {
 	*x = AlterTopicRequest{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[12]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +1123,7 @@ func (x *AlterTopicRequest) String() string {
 func (*AlterTopicRequest) ProtoMessage() {}
 
 func (x *AlterTopicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[12]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +1136,7 @@ func (x *AlterTopicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterTopicRequest.ProtoReflect.Descriptor instead.
 func (*AlterTopicRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AlterTopicRequest) GetTopic() string {
@@ -800,7 +1169,7 @@ type AlterTopicResponse struct {
 
 func (x *AlterTopicResponse) Reset() {
 	*x = AlterTopicResponse{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[13]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +1181,7 @@ func (x *AlterTopicResponse) String() string {
 func (*AlterTopicResponse) ProtoMessage() {}
 
 func (x *AlterTopicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[13]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +1194,7 @@ func (x *AlterTopicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterTopicResponse.ProtoReflect.Descriptor instead.
 func (*AlterTopicResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AlterTopicResponse) GetTopic() *TopicDescription {
@@ -846,7 +1215,7 @@ type CreatePartitionsRequest struct {
 
 func (x *CreatePartitionsRequest) Reset() {
 	*x = CreatePartitionsRequest{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[14]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +1227,7 @@ func (x *CreatePartitionsRequest) String() string {
 func (*CreatePartitionsRequest) ProtoMessage() {}
 
 func (x *CreatePartitionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[14]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +1240,7 @@ func (x *CreatePartitionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePartitionsRequest.ProtoReflect.Descriptor instead.
 func (*CreatePartitionsRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreatePartitionsRequest) GetTopic() string {
@@ -897,7 +1266,7 @@ type CreatePartitionsResponse struct {
 
 func (x *CreatePartitionsResponse) Reset() {
 	*x = CreatePartitionsResponse{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[15]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +1278,7 @@ func (x *CreatePartitionsResponse) String() string {
 func (*CreatePartitionsResponse) ProtoMessage() {}
 
 func (x *CreatePartitionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[15]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +1291,7 @@ func (x *CreatePartitionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePartitionsResponse.ProtoReflect.Descriptor instead.
 func (*CreatePartitionsResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreatePartitionsResponse) GetTopic() *TopicDescription {
@@ -940,7 +1309,7 @@ type ListGroupsRequest struct {
 
 func (x *ListGroupsRequest) Reset() {
 	*x = ListGroupsRequest{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[16]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1321,7 @@ func (x *ListGroupsRequest) String() string {
 func (*ListGroupsRequest) ProtoMessage() {}
 
 func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[16]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1334,7 @@ func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
 func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 type ListGroupsResponse struct {
@@ -977,7 +1346,7 @@ type ListGroupsResponse struct {
 
 func (x *ListGroupsResponse) Reset() {
 	*x = ListGroupsResponse{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[17]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1358,7 @@ func (x *ListGroupsResponse) String() string {
 func (*ListGroupsResponse) ProtoMessage() {}
 
 func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[17]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1371,7 @@ func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
 func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListGroupsResponse) GetGroups() []*GroupSummary {
@@ -1026,7 +1395,7 @@ type GroupSummary struct {
 
 func (x *GroupSummary) Reset() {
 	*x = GroupSummary{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[18]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1407,7 @@ func (x *GroupSummary) String() string {
 func (*GroupSummary) ProtoMessage() {}
 
 func (x *GroupSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[18]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1420,7 @@ func (x *GroupSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSummary.ProtoReflect.Descriptor instead.
 func (*GroupSummary) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GroupSummary) GetGroup() string {
@@ -1098,7 +1467,7 @@ type DescribeGroupRequest struct {
 
 func (x *DescribeGroupRequest) Reset() {
 	*x = DescribeGroupRequest{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[19]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1479,7 @@ func (x *DescribeGroupRequest) String() string {
 func (*DescribeGroupRequest) ProtoMessage() {}
 
 func (x *DescribeGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[19]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1492,7 @@ func (x *DescribeGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeGroupRequest.ProtoReflect.Descriptor instead.
 func (*DescribeGroupRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DescribeGroupRequest) GetGroup() string {
@@ -1142,7 +1511,7 @@ type DescribeGroupResponse struct {
 
 func (x *DescribeGroupResponse) Reset() {
 	*x = DescribeGroupResponse{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[20]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1523,7 @@ func (x *DescribeGroupResponse) String() string {
 func (*DescribeGroupResponse) ProtoMessage() {}
 
 func (x *DescribeGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[20]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1536,7 @@ func (x *DescribeGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeGroupResponse.ProtoReflect.Descriptor instead.
 func (*DescribeGroupResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DescribeGroupResponse) GetGroup() *GroupDescription {
@@ -1195,7 +1564,7 @@ type GroupDescription struct {
 
 func (x *GroupDescription) Reset() {
 	*x = GroupDescription{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[21]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1576,7 @@ func (x *GroupDescription) String() string {
 func (*GroupDescription) ProtoMessage() {}
 
 func (x *GroupDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[21]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1589,7 @@ func (x *GroupDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupDescription.ProtoReflect.Descriptor instead.
 func (*GroupDescription) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GroupDescription) GetGroup() string {
@@ -1301,7 +1670,7 @@ type GroupMember struct {
 
 func (x *GroupMember) Reset() {
 	*x = GroupMember{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[22]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1682,7 @@ func (x *GroupMember) String() string {
 func (*GroupMember) ProtoMessage() {}
 
 func (x *GroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[22]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1695,7 @@ func (x *GroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupMember.ProtoReflect.Descriptor instead.
 func (*GroupMember) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GroupMember) GetMemberId() string {
@@ -1398,7 +1767,7 @@ type GroupOffset struct {
 
 func (x *GroupOffset) Reset() {
 	*x = GroupOffset{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[23]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1779,7 @@ func (x *GroupOffset) String() string {
 func (*GroupOffset) ProtoMessage() {}
 
 func (x *GroupOffset) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[23]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1423,7 +1792,7 @@ func (x *GroupOffset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupOffset.ProtoReflect.Descriptor instead.
 func (*GroupOffset) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GroupOffset) GetTopic() string {
@@ -1498,7 +1867,7 @@ type DeleteGroupRequest struct {
 
 func (x *DeleteGroupRequest) Reset() {
 	*x = DeleteGroupRequest{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[24]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1879,7 @@ func (x *DeleteGroupRequest) String() string {
 func (*DeleteGroupRequest) ProtoMessage() {}
 
 func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[24]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1892,7 @@ func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGroupRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DeleteGroupRequest) GetGroup() string {
@@ -1541,7 +1910,7 @@ type DeleteGroupResponse struct {
 
 func (x *DeleteGroupResponse) Reset() {
 	*x = DeleteGroupResponse{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[25]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1922,7 @@ func (x *DeleteGroupResponse) String() string {
 func (*DeleteGroupResponse) ProtoMessage() {}
 
 func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[25]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1935,7 @@ func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGroupResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 type ResetOffsetsRequest struct {
@@ -1592,7 +1961,7 @@ type ResetOffsetsRequest struct {
 
 func (x *ResetOffsetsRequest) Reset() {
 	*x = ResetOffsetsRequest{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[26]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1604,7 +1973,7 @@ func (x *ResetOffsetsRequest) String() string {
 func (*ResetOffsetsRequest) ProtoMessage() {}
 
 func (x *ResetOffsetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[26]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1617,7 +1986,7 @@ func (x *ResetOffsetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetOffsetsRequest.ProtoReflect.Descriptor instead.
 func (*ResetOffsetsRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ResetOffsetsRequest) GetGroup() string {
@@ -1744,7 +2113,7 @@ type ResetOffsetsResponse struct {
 
 func (x *ResetOffsetsResponse) Reset() {
 	*x = ResetOffsetsResponse{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[27]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +2125,7 @@ func (x *ResetOffsetsResponse) String() string {
 func (*ResetOffsetsResponse) ProtoMessage() {}
 
 func (x *ResetOffsetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[27]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +2138,7 @@ func (x *ResetOffsetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetOffsetsResponse.ProtoReflect.Descriptor instead.
 func (*ResetOffsetsResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ResetOffsetsResponse) GetResets() []*OffsetReset {
@@ -1792,7 +2161,7 @@ type OffsetReset struct {
 
 func (x *OffsetReset) Reset() {
 	*x = OffsetReset{}
-	mi := &file_flotilla_v1_admin_proto_msgTypes[28]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +2173,7 @@ func (x *OffsetReset) String() string {
 func (*OffsetReset) ProtoMessage() {}
 
 func (x *OffsetReset) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_v1_admin_proto_msgTypes[28]
+	mi := &file_flotilla_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +2186,7 @@ func (x *OffsetReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffsetReset.ProtoReflect.Descriptor instead.
 func (*OffsetReset) Descriptor() ([]byte, []int) {
-	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_flotilla_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *OffsetReset) GetTopic() string {
@@ -1865,7 +2234,30 @@ const file_flotilla_v1_admin_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"J\n" +
 	"\x13CreateTopicResponse\x123\n" +
-	"\x05topic\x18\x01 \x01(\v2\x1d.flotilla.v1.TopicDescriptionR\x05topic\"*\n" +
+	"\x05topic\x18\x01 \x01(\v2\x1d.flotilla.v1.TopicDescriptionR\x05topic\"O\n" +
+	"\x0fReassignRequest\x12<\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\v2\x1c.flotilla.v1.PartitionTargetR\n" +
+	"partitions\"y\n" +
+	"\x0fPartitionTarget\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x1a\n" +
+	"\breplicas\x18\x03 \x03(\x05R\breplicas\x12\x16\n" +
+	"\x06cancel\x18\x04 \x01(\bR\x06cancel\"L\n" +
+	"\x10ReassignResponse\x128\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x1c.flotilla.v1.ReassignOutcomeR\boutcomes\"[\n" +
+	"\x0fReassignOutcome\x12.\n" +
+	"\x05error\x18\x01 \x01(\v2\x18.flotilla.v1.ErrorDetailR\x05error\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\x1a\n" +
+	"\x18ListReassignmentsRequest\"\\\n" +
+	"\x19ListReassignmentsResponse\x12?\n" +
+	"\rreassignments\x18\x01 \x03(\v2\x19.flotilla.v1.ReassignmentR\rreassignments\"\x92\x01\n" +
+	"\fReassignment\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x1a\n" +
+	"\breplicas\x18\x03 \x03(\x05R\breplicas\x12\x16\n" +
+	"\x06adding\x18\x04 \x03(\x05R\x06adding\x12\x1a\n" +
+	"\bremoving\x18\x05 \x03(\x05R\bremoving\"*\n" +
 	"\x12DeleteTopicRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\"\x15\n" +
 	"\x13DeleteTopicResponse\"/\n" +
@@ -1995,7 +2387,7 @@ const file_flotilla_v1_admin_proto_rawDesc = "" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x1f\n" +
 	"\vfrom_offset\x18\x03 \x01(\x03R\n" +
 	"fromOffset\x12\x1b\n" +
-	"\tto_offset\x18\x04 \x01(\x03R\btoOffset2\xd0\x06\n" +
+	"\tto_offset\x18\x04 \x01(\x03R\btoOffset2\xfd\a\n" +
 	"\x05Admin\x12P\n" +
 	"\vCreateTopic\x12\x1f.flotilla.v1.CreateTopicRequest\x1a .flotilla.v1.CreateTopicResponse\x12P\n" +
 	"\vDeleteTopic\x12\x1f.flotilla.v1.DeleteTopicRequest\x1a .flotilla.v1.DeleteTopicResponse\x12M\n" +
@@ -2004,7 +2396,9 @@ const file_flotilla_v1_admin_proto_rawDesc = "" +
 	"\rDescribeTopic\x12!.flotilla.v1.DescribeTopicRequest\x1a\".flotilla.v1.DescribeTopicResponse\x12M\n" +
 	"\n" +
 	"AlterTopic\x12\x1e.flotilla.v1.AlterTopicRequest\x1a\x1f.flotilla.v1.AlterTopicResponse\x12_\n" +
-	"\x10CreatePartitions\x12$.flotilla.v1.CreatePartitionsRequest\x1a%.flotilla.v1.CreatePartitionsResponse\x12M\n" +
+	"\x10CreatePartitions\x12$.flotilla.v1.CreatePartitionsRequest\x1a%.flotilla.v1.CreatePartitionsResponse\x12G\n" +
+	"\bReassign\x12\x1c.flotilla.v1.ReassignRequest\x1a\x1d.flotilla.v1.ReassignResponse\x12b\n" +
+	"\x11ListReassignments\x12%.flotilla.v1.ListReassignmentsRequest\x1a&.flotilla.v1.ListReassignmentsResponse\x12M\n" +
 	"\n" +
 	"ListGroups\x12\x1e.flotilla.v1.ListGroupsRequest\x1a\x1f.flotilla.v1.ListGroupsResponse\x12V\n" +
 	"\rDescribeGroup\x12!.flotilla.v1.DescribeGroupRequest\x1a\".flotilla.v1.DescribeGroupResponse\x12P\n" +
@@ -2023,85 +2417,101 @@ func file_flotilla_v1_admin_proto_rawDescGZIP() []byte {
 	return file_flotilla_v1_admin_proto_rawDescData
 }
 
-var file_flotilla_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_flotilla_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_flotilla_v1_admin_proto_goTypes = []any{
-	(*CreateTopicRequest)(nil),       // 0: flotilla.v1.CreateTopicRequest
-	(*CreateTopicResponse)(nil),      // 1: flotilla.v1.CreateTopicResponse
-	(*DeleteTopicRequest)(nil),       // 2: flotilla.v1.DeleteTopicRequest
-	(*DeleteTopicResponse)(nil),      // 3: flotilla.v1.DeleteTopicResponse
-	(*ListTopicsRequest)(nil),        // 4: flotilla.v1.ListTopicsRequest
-	(*ListTopicsResponse)(nil),       // 5: flotilla.v1.ListTopicsResponse
-	(*TopicSummary)(nil),             // 6: flotilla.v1.TopicSummary
-	(*DescribeTopicRequest)(nil),     // 7: flotilla.v1.DescribeTopicRequest
-	(*DescribeTopicResponse)(nil),    // 8: flotilla.v1.DescribeTopicResponse
-	(*TopicDescription)(nil),         // 9: flotilla.v1.TopicDescription
-	(*TopicSetting)(nil),             // 10: flotilla.v1.TopicSetting
-	(*PartitionDescription)(nil),     // 11: flotilla.v1.PartitionDescription
-	(*AlterTopicRequest)(nil),        // 12: flotilla.v1.AlterTopicRequest
-	(*AlterTopicResponse)(nil),       // 13: flotilla.v1.AlterTopicResponse
-	(*CreatePartitionsRequest)(nil),  // 14: flotilla.v1.CreatePartitionsRequest
-	(*CreatePartitionsResponse)(nil), // 15: flotilla.v1.CreatePartitionsResponse
-	(*ListGroupsRequest)(nil),        // 16: flotilla.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),       // 17: flotilla.v1.ListGroupsResponse
-	(*GroupSummary)(nil),             // 18: flotilla.v1.GroupSummary
-	(*DescribeGroupRequest)(nil),     // 19: flotilla.v1.DescribeGroupRequest
-	(*DescribeGroupResponse)(nil),    // 20: flotilla.v1.DescribeGroupResponse
-	(*GroupDescription)(nil),         // 21: flotilla.v1.GroupDescription
-	(*GroupMember)(nil),              // 22: flotilla.v1.GroupMember
-	(*GroupOffset)(nil),              // 23: flotilla.v1.GroupOffset
-	(*DeleteGroupRequest)(nil),       // 24: flotilla.v1.DeleteGroupRequest
-	(*DeleteGroupResponse)(nil),      // 25: flotilla.v1.DeleteGroupResponse
-	(*ResetOffsetsRequest)(nil),      // 26: flotilla.v1.ResetOffsetsRequest
-	(*ResetOffsetsResponse)(nil),     // 27: flotilla.v1.ResetOffsetsResponse
-	(*OffsetReset)(nil),              // 28: flotilla.v1.OffsetReset
-	nil,                              // 29: flotilla.v1.CreateTopicRequest.SettingsEntry
-	nil,                              // 30: flotilla.v1.AlterTopicRequest.SetEntry
-	(*BrokerEndpoint)(nil),           // 31: flotilla.v1.BrokerEndpoint
-	(*TopicPartition)(nil),           // 32: flotilla.v1.TopicPartition
+	(*CreateTopicRequest)(nil),        // 0: flotilla.v1.CreateTopicRequest
+	(*CreateTopicResponse)(nil),       // 1: flotilla.v1.CreateTopicResponse
+	(*ReassignRequest)(nil),           // 2: flotilla.v1.ReassignRequest
+	(*PartitionTarget)(nil),           // 3: flotilla.v1.PartitionTarget
+	(*ReassignResponse)(nil),          // 4: flotilla.v1.ReassignResponse
+	(*ReassignOutcome)(nil),           // 5: flotilla.v1.ReassignOutcome
+	(*ListReassignmentsRequest)(nil),  // 6: flotilla.v1.ListReassignmentsRequest
+	(*ListReassignmentsResponse)(nil), // 7: flotilla.v1.ListReassignmentsResponse
+	(*Reassignment)(nil),              // 8: flotilla.v1.Reassignment
+	(*DeleteTopicRequest)(nil),        // 9: flotilla.v1.DeleteTopicRequest
+	(*DeleteTopicResponse)(nil),       // 10: flotilla.v1.DeleteTopicResponse
+	(*ListTopicsRequest)(nil),         // 11: flotilla.v1.ListTopicsRequest
+	(*ListTopicsResponse)(nil),        // 12: flotilla.v1.ListTopicsResponse
+	(*TopicSummary)(nil),              // 13: flotilla.v1.TopicSummary
+	(*DescribeTopicRequest)(nil),      // 14: flotilla.v1.DescribeTopicRequest
+	(*DescribeTopicResponse)(nil),     // 15: flotilla.v1.DescribeTopicResponse
+	(*TopicDescription)(nil),          // 16: flotilla.v1.TopicDescription
+	(*TopicSetting)(nil),              // 17: flotilla.v1.TopicSetting
+	(*PartitionDescription)(nil),      // 18: flotilla.v1.PartitionDescription
+	(*AlterTopicRequest)(nil),         // 19: flotilla.v1.AlterTopicRequest
+	(*AlterTopicResponse)(nil),        // 20: flotilla.v1.AlterTopicResponse
+	(*CreatePartitionsRequest)(nil),   // 21: flotilla.v1.CreatePartitionsRequest
+	(*CreatePartitionsResponse)(nil),  // 22: flotilla.v1.CreatePartitionsResponse
+	(*ListGroupsRequest)(nil),         // 23: flotilla.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),        // 24: flotilla.v1.ListGroupsResponse
+	(*GroupSummary)(nil),              // 25: flotilla.v1.GroupSummary
+	(*DescribeGroupRequest)(nil),      // 26: flotilla.v1.DescribeGroupRequest
+	(*DescribeGroupResponse)(nil),     // 27: flotilla.v1.DescribeGroupResponse
+	(*GroupDescription)(nil),          // 28: flotilla.v1.GroupDescription
+	(*GroupMember)(nil),               // 29: flotilla.v1.GroupMember
+	(*GroupOffset)(nil),               // 30: flotilla.v1.GroupOffset
+	(*DeleteGroupRequest)(nil),        // 31: flotilla.v1.DeleteGroupRequest
+	(*DeleteGroupResponse)(nil),       // 32: flotilla.v1.DeleteGroupResponse
+	(*ResetOffsetsRequest)(nil),       // 33: flotilla.v1.ResetOffsetsRequest
+	(*ResetOffsetsResponse)(nil),      // 34: flotilla.v1.ResetOffsetsResponse
+	(*OffsetReset)(nil),               // 35: flotilla.v1.OffsetReset
+	nil,                               // 36: flotilla.v1.CreateTopicRequest.SettingsEntry
+	nil,                               // 37: flotilla.v1.AlterTopicRequest.SetEntry
+	(*ErrorDetail)(nil),               // 38: flotilla.v1.ErrorDetail
+	(*BrokerEndpoint)(nil),            // 39: flotilla.v1.BrokerEndpoint
+	(*TopicPartition)(nil),            // 40: flotilla.v1.TopicPartition
 }
 var file_flotilla_v1_admin_proto_depIdxs = []int32{
-	29, // 0: flotilla.v1.CreateTopicRequest.settings:type_name -> flotilla.v1.CreateTopicRequest.SettingsEntry
-	9,  // 1: flotilla.v1.CreateTopicResponse.topic:type_name -> flotilla.v1.TopicDescription
-	6,  // 2: flotilla.v1.ListTopicsResponse.topics:type_name -> flotilla.v1.TopicSummary
-	9,  // 3: flotilla.v1.DescribeTopicResponse.topic:type_name -> flotilla.v1.TopicDescription
-	10, // 4: flotilla.v1.TopicDescription.settings:type_name -> flotilla.v1.TopicSetting
-	11, // 5: flotilla.v1.TopicDescription.partitions:type_name -> flotilla.v1.PartitionDescription
-	30, // 6: flotilla.v1.AlterTopicRequest.set:type_name -> flotilla.v1.AlterTopicRequest.SetEntry
-	9,  // 7: flotilla.v1.AlterTopicResponse.topic:type_name -> flotilla.v1.TopicDescription
-	9,  // 8: flotilla.v1.CreatePartitionsResponse.topic:type_name -> flotilla.v1.TopicDescription
-	18, // 9: flotilla.v1.ListGroupsResponse.groups:type_name -> flotilla.v1.GroupSummary
-	21, // 10: flotilla.v1.DescribeGroupResponse.group:type_name -> flotilla.v1.GroupDescription
-	31, // 11: flotilla.v1.GroupDescription.coordinator:type_name -> flotilla.v1.BrokerEndpoint
-	22, // 12: flotilla.v1.GroupDescription.members:type_name -> flotilla.v1.GroupMember
-	23, // 13: flotilla.v1.GroupDescription.offsets:type_name -> flotilla.v1.GroupOffset
-	32, // 14: flotilla.v1.GroupMember.assignment:type_name -> flotilla.v1.TopicPartition
-	32, // 15: flotilla.v1.ResetOffsetsRequest.partitions:type_name -> flotilla.v1.TopicPartition
-	28, // 16: flotilla.v1.ResetOffsetsResponse.resets:type_name -> flotilla.v1.OffsetReset
-	0,  // 17: flotilla.v1.Admin.CreateTopic:input_type -> flotilla.v1.CreateTopicRequest
-	2,  // 18: flotilla.v1.Admin.DeleteTopic:input_type -> flotilla.v1.DeleteTopicRequest
-	4,  // 19: flotilla.v1.Admin.ListTopics:input_type -> flotilla.v1.ListTopicsRequest
-	7,  // 20: flotilla.v1.Admin.DescribeTopic:input_type -> flotilla.v1.DescribeTopicRequest
-	12, // 21: flotilla.v1.Admin.AlterTopic:input_type -> flotilla.v1.AlterTopicRequest
-	14, // 22: flotilla.v1.Admin.CreatePartitions:input_type -> flotilla.v1.CreatePartitionsRequest
-	16, // 23: flotilla.v1.Admin.ListGroups:input_type -> flotilla.v1.ListGroupsRequest
-	19, // 24: flotilla.v1.Admin.DescribeGroup:input_type -> flotilla.v1.DescribeGroupRequest
-	24, // 25: flotilla.v1.Admin.DeleteGroup:input_type -> flotilla.v1.DeleteGroupRequest
-	26, // 26: flotilla.v1.Admin.ResetOffsets:input_type -> flotilla.v1.ResetOffsetsRequest
-	1,  // 27: flotilla.v1.Admin.CreateTopic:output_type -> flotilla.v1.CreateTopicResponse
-	3,  // 28: flotilla.v1.Admin.DeleteTopic:output_type -> flotilla.v1.DeleteTopicResponse
-	5,  // 29: flotilla.v1.Admin.ListTopics:output_type -> flotilla.v1.ListTopicsResponse
-	8,  // 30: flotilla.v1.Admin.DescribeTopic:output_type -> flotilla.v1.DescribeTopicResponse
-	13, // 31: flotilla.v1.Admin.AlterTopic:output_type -> flotilla.v1.AlterTopicResponse
-	15, // 32: flotilla.v1.Admin.CreatePartitions:output_type -> flotilla.v1.CreatePartitionsResponse
-	17, // 33: flotilla.v1.Admin.ListGroups:output_type -> flotilla.v1.ListGroupsResponse
-	20, // 34: flotilla.v1.Admin.DescribeGroup:output_type -> flotilla.v1.DescribeGroupResponse
-	25, // 35: flotilla.v1.Admin.DeleteGroup:output_type -> flotilla.v1.DeleteGroupResponse
-	27, // 36: flotilla.v1.Admin.ResetOffsets:output_type -> flotilla.v1.ResetOffsetsResponse
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	36, // 0: flotilla.v1.CreateTopicRequest.settings:type_name -> flotilla.v1.CreateTopicRequest.SettingsEntry
+	16, // 1: flotilla.v1.CreateTopicResponse.topic:type_name -> flotilla.v1.TopicDescription
+	3,  // 2: flotilla.v1.ReassignRequest.partitions:type_name -> flotilla.v1.PartitionTarget
+	5,  // 3: flotilla.v1.ReassignResponse.outcomes:type_name -> flotilla.v1.ReassignOutcome
+	38, // 4: flotilla.v1.ReassignOutcome.error:type_name -> flotilla.v1.ErrorDetail
+	8,  // 5: flotilla.v1.ListReassignmentsResponse.reassignments:type_name -> flotilla.v1.Reassignment
+	13, // 6: flotilla.v1.ListTopicsResponse.topics:type_name -> flotilla.v1.TopicSummary
+	16, // 7: flotilla.v1.DescribeTopicResponse.topic:type_name -> flotilla.v1.TopicDescription
+	17, // 8: flotilla.v1.TopicDescription.settings:type_name -> flotilla.v1.TopicSetting
+	18, // 9: flotilla.v1.TopicDescription.partitions:type_name -> flotilla.v1.PartitionDescription
+	37, // 10: flotilla.v1.AlterTopicRequest.set:type_name -> flotilla.v1.AlterTopicRequest.SetEntry
+	16, // 11: flotilla.v1.AlterTopicResponse.topic:type_name -> flotilla.v1.TopicDescription
+	16, // 12: flotilla.v1.CreatePartitionsResponse.topic:type_name -> flotilla.v1.TopicDescription
+	25, // 13: flotilla.v1.ListGroupsResponse.groups:type_name -> flotilla.v1.GroupSummary
+	28, // 14: flotilla.v1.DescribeGroupResponse.group:type_name -> flotilla.v1.GroupDescription
+	39, // 15: flotilla.v1.GroupDescription.coordinator:type_name -> flotilla.v1.BrokerEndpoint
+	29, // 16: flotilla.v1.GroupDescription.members:type_name -> flotilla.v1.GroupMember
+	30, // 17: flotilla.v1.GroupDescription.offsets:type_name -> flotilla.v1.GroupOffset
+	40, // 18: flotilla.v1.GroupMember.assignment:type_name -> flotilla.v1.TopicPartition
+	40, // 19: flotilla.v1.ResetOffsetsRequest.partitions:type_name -> flotilla.v1.TopicPartition
+	35, // 20: flotilla.v1.ResetOffsetsResponse.resets:type_name -> flotilla.v1.OffsetReset
+	0,  // 21: flotilla.v1.Admin.CreateTopic:input_type -> flotilla.v1.CreateTopicRequest
+	9,  // 22: flotilla.v1.Admin.DeleteTopic:input_type -> flotilla.v1.DeleteTopicRequest
+	11, // 23: flotilla.v1.Admin.ListTopics:input_type -> flotilla.v1.ListTopicsRequest
+	14, // 24: flotilla.v1.Admin.DescribeTopic:input_type -> flotilla.v1.DescribeTopicRequest
+	19, // 25: flotilla.v1.Admin.AlterTopic:input_type -> flotilla.v1.AlterTopicRequest
+	21, // 26: flotilla.v1.Admin.CreatePartitions:input_type -> flotilla.v1.CreatePartitionsRequest
+	2,  // 27: flotilla.v1.Admin.Reassign:input_type -> flotilla.v1.ReassignRequest
+	6,  // 28: flotilla.v1.Admin.ListReassignments:input_type -> flotilla.v1.ListReassignmentsRequest
+	23, // 29: flotilla.v1.Admin.ListGroups:input_type -> flotilla.v1.ListGroupsRequest
+	26, // 30: flotilla.v1.Admin.DescribeGroup:input_type -> flotilla.v1.DescribeGroupRequest
+	31, // 31: flotilla.v1.Admin.DeleteGroup:input_type -> flotilla.v1.DeleteGroupRequest
+	33, // 32: flotilla.v1.Admin.ResetOffsets:input_type -> flotilla.v1.ResetOffsetsRequest
+	1,  // 33: flotilla.v1.Admin.CreateTopic:output_type -> flotilla.v1.CreateTopicResponse
+	10, // 34: flotilla.v1.Admin.DeleteTopic:output_type -> flotilla.v1.DeleteTopicResponse
+	12, // 35: flotilla.v1.Admin.ListTopics:output_type -> flotilla.v1.ListTopicsResponse
+	15, // 36: flotilla.v1.Admin.DescribeTopic:output_type -> flotilla.v1.DescribeTopicResponse
+	20, // 37: flotilla.v1.Admin.AlterTopic:output_type -> flotilla.v1.AlterTopicResponse
+	22, // 38: flotilla.v1.Admin.CreatePartitions:output_type -> flotilla.v1.CreatePartitionsResponse
+	4,  // 39: flotilla.v1.Admin.Reassign:output_type -> flotilla.v1.ReassignResponse
+	7,  // 40: flotilla.v1.Admin.ListReassignments:output_type -> flotilla.v1.ListReassignmentsResponse
+	24, // 41: flotilla.v1.Admin.ListGroups:output_type -> flotilla.v1.ListGroupsResponse
+	27, // 42: flotilla.v1.Admin.DescribeGroup:output_type -> flotilla.v1.DescribeGroupResponse
+	32, // 43: flotilla.v1.Admin.DeleteGroup:output_type -> flotilla.v1.DeleteGroupResponse
+	34, // 44: flotilla.v1.Admin.ResetOffsets:output_type -> flotilla.v1.ResetOffsetsResponse
+	33, // [33:45] is the sub-list for method output_type
+	21, // [21:33] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_flotilla_v1_admin_proto_init() }
@@ -2110,7 +2520,7 @@ func file_flotilla_v1_admin_proto_init() {
 		return
 	}
 	file_flotilla_v1_common_proto_init()
-	file_flotilla_v1_admin_proto_msgTypes[26].OneofWrappers = []any{
+	file_flotilla_v1_admin_proto_msgTypes[33].OneofWrappers = []any{
 		(*ResetOffsetsRequest_Earliest)(nil),
 		(*ResetOffsetsRequest_Latest)(nil),
 		(*ResetOffsetsRequest_Offset)(nil),
@@ -2123,7 +2533,7 @@ func file_flotilla_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flotilla_v1_admin_proto_rawDesc), len(file_flotilla_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,16 +19,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Admin_CreateTopic_FullMethodName      = "/flotilla.v1.Admin/CreateTopic"
-	Admin_DeleteTopic_FullMethodName      = "/flotilla.v1.Admin/DeleteTopic"
-	Admin_ListTopics_FullMethodName       = "/flotilla.v1.Admin/ListTopics"
-	Admin_DescribeTopic_FullMethodName    = "/flotilla.v1.Admin/DescribeTopic"
-	Admin_AlterTopic_FullMethodName       = "/flotilla.v1.Admin/AlterTopic"
-	Admin_CreatePartitions_FullMethodName = "/flotilla.v1.Admin/CreatePartitions"
-	Admin_ListGroups_FullMethodName       = "/flotilla.v1.Admin/ListGroups"
-	Admin_DescribeGroup_FullMethodName    = "/flotilla.v1.Admin/DescribeGroup"
-	Admin_DeleteGroup_FullMethodName      = "/flotilla.v1.Admin/DeleteGroup"
-	Admin_ResetOffsets_FullMethodName     = "/flotilla.v1.Admin/ResetOffsets"
+	Admin_CreateTopic_FullMethodName       = "/flotilla.v1.Admin/CreateTopic"
+	Admin_DeleteTopic_FullMethodName       = "/flotilla.v1.Admin/DeleteTopic"
+	Admin_ListTopics_FullMethodName        = "/flotilla.v1.Admin/ListTopics"
+	Admin_DescribeTopic_FullMethodName     = "/flotilla.v1.Admin/DescribeTopic"
+	Admin_AlterTopic_FullMethodName        = "/flotilla.v1.Admin/AlterTopic"
+	Admin_CreatePartitions_FullMethodName  = "/flotilla.v1.Admin/CreatePartitions"
+	Admin_Reassign_FullMethodName          = "/flotilla.v1.Admin/Reassign"
+	Admin_ListReassignments_FullMethodName = "/flotilla.v1.Admin/ListReassignments"
+	Admin_ListGroups_FullMethodName        = "/flotilla.v1.Admin/ListGroups"
+	Admin_DescribeGroup_FullMethodName     = "/flotilla.v1.Admin/DescribeGroup"
+	Admin_DeleteGroup_FullMethodName       = "/flotilla.v1.Admin/DeleteGroup"
+	Admin_ResetOffsets_FullMethodName      = "/flotilla.v1.Admin/ResetOffsets"
 )
 
 // AdminClient is the client API for Admin service.
@@ -45,6 +47,10 @@ type AdminClient interface {
 	AlterTopic(ctx context.Context, in *AlterTopicRequest, opts ...grpc.CallOption) (*AlterTopicResponse, error)
 	// CreatePartitions grows a topic. Keys hash differently afterwards, as in Kafka.
 	CreatePartitions(ctx context.Context, in *CreatePartitionsRequest, opts ...grpc.CallOption) (*CreatePartitionsResponse, error)
+	// Reassign moves replicas to the brokers named. It returns when the targets are stored; the moves go on by themselves.
+	Reassign(ctx context.Context, in *ReassignRequest, opts ...grpc.CallOption) (*ReassignResponse, error)
+	// ListReassignments lists those that Reassign began and that have not ended.
+	ListReassignments(ctx context.Context, in *ListReassignmentsRequest, opts ...grpc.CallOption) (*ListReassignmentsResponse, error)
 	ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error)
 	DescribeGroup(ctx context.Context, in *DescribeGroupRequest, opts ...grpc.CallOption) (*DescribeGroupResponse, error)
 	DeleteGroup(ctx context.Context, in *DeleteGroupRequest, opts ...grpc.CallOption) (*DeleteGroupResponse, error)
@@ -120,6 +126,26 @@ func (c *adminClient) CreatePartitions(ctx context.Context, in *CreatePartitions
 	return out, nil
 }
 
+func (c *adminClient) Reassign(ctx context.Context, in *ReassignRequest, opts ...grpc.CallOption) (*ReassignResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReassignResponse)
+	err := c.cc.Invoke(ctx, Admin_Reassign_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) ListReassignments(ctx context.Context, in *ListReassignmentsRequest, opts ...grpc.CallOption) (*ListReassignmentsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListReassignmentsResponse)
+	err := c.cc.Invoke(ctx, Admin_ListReassignments_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListGroupsResponse)
@@ -174,6 +200,10 @@ type AdminServer interface {
 	AlterTopic(context.Context, *AlterTopicRequest) (*AlterTopicResponse, error)
 	// CreatePartitions grows a topic. Keys hash differently afterwards, as in Kafka.
 	CreatePartitions(context.Context, *CreatePartitionsRequest) (*CreatePartitionsResponse, error)
+	// Reassign moves replicas to the brokers named. It returns when the targets are stored; the moves go on by themselves.
+	Reassign(context.Context, *ReassignRequest) (*ReassignResponse, error)
+	// ListReassignments lists those that Reassign began and that have not ended.
+	ListReassignments(context.Context, *ListReassignmentsRequest) (*ListReassignmentsResponse, error)
 	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
 	DescribeGroup(context.Context, *DescribeGroupRequest) (*DescribeGroupResponse, error)
 	DeleteGroup(context.Context, *DeleteGroupRequest) (*DeleteGroupResponse, error)
@@ -206,6 +236,12 @@ func (UnimplementedAdminServer) AlterTopic(context.Context, *AlterTopicRequest) 
 }
 func (UnimplementedAdminServer) CreatePartitions(context.Context, *CreatePartitionsRequest) (*CreatePartitionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreatePartitions not implemented")
+}
+func (UnimplementedAdminServer) Reassign(context.Context, *ReassignRequest) (*ReassignResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reassign not implemented")
+}
+func (UnimplementedAdminServer) ListReassignments(context.Context, *ListReassignmentsRequest) (*ListReassignmentsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListReassignments not implemented")
 }
 func (UnimplementedAdminServer) ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListGroups not implemented")
@@ -348,6 +384,42 @@ func _Admin_CreatePartitions_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Reassign_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReassignRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Reassign(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Reassign_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Reassign(ctx, req.(*ReassignRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_ListReassignments_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListReassignmentsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).ListReassignments(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_ListReassignments_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).ListReassignments(ctx, req.(*ListReassignmentsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_ListGroups_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListGroupsRequest)
 	if err := dec(in); err != nil {
@@ -450,6 +522,14 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreatePartitions",
 			Handler:    _Admin_CreatePartitions_Handler,
+		},
+		{
+			MethodName: "Reassign",
+			Handler:    _Admin_Reassign_Handler,
+		},
+		{
+			MethodName: "ListReassignments",
+			Handler:    _Admin_ListReassignments_Handler,
 		},
 		{
 			MethodName: "ListGroups",
