@@ -99,16 +99,26 @@ func (t *term) notSynced(tm *timer) []string {
 }
 
 // sweep proposes the expiry of offsets if there is anything to expire, so that an idle partition's log does not grow.
+//
+// Two clocks may be wrong. If it is this broker's, which has just jumped ahead, nothing is proposed until it has stayed there for a day. If it was another
+// leader's, the machine's time, which never goes back, is ahead of the true one since then, and the step counts ages by it: the retention that is proposed is longer
+// by as much, so that nothing expires that is not old by this broker's clock.
 func (t *term) sweep(tm *timer) {
-	retention := t.c.settings.OffsetsRetention.Milliseconds()
-	now, due := time.Now().UnixMilli(), false
-	t.machine.each(func(g *group) {
-		due = due || g.idle() || len(g.expired(now, retention)) > 0
-	})
 	t.mu.Lock()
 	t.timers.set(tm.key, time.Now().Add(t.c.settings.OffsetsRetentionCheck), 0)
 	t.mu.Unlock()
+	wall := t.c.now()
+	if jumped := t.c.guard.jumped(wall, time.Now()); jumped > 0 {
+		t.c.logger.Warn("the clock has jumped ahead: no offsets expire until it is right, or has been there for a day", "jumped", jumped)
+		return
+	}
+	retention := t.c.settings.OffsetsRetention.Milliseconds()
+	now, due := wall.UnixMilli(), false
+	t.machine.each(func(g *group) {
+		due = due || g.idle() || len(g.expired(now, retention)) > 0
+	})
 	if due {
-		_ = t.queue.add(&ExpireOffsets{RetentionMs: retention}, func(Result, *api.Error) {}) // else at the next check
+		ahead := max(t.machine.clock.Load()-now, 0)
+		_ = t.queue.add(&ExpireOffsets{RetentionMs: retention + ahead}, func(Result, *api.Error) {}) // else at the next check
 	}
 }

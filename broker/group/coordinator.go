@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -22,7 +23,9 @@ type Coordinator struct {
 	limits   Limits
 	logger   hclog.Logger
 
-	lifecycle sync.Mutex // held while a term starts or stops
+	guard     jumpGuard        // of the clock goroutine of the term that runs
+	now       func() time.Time // the wall clock; a seam
+	lifecycle sync.Mutex       // held while a term starts or stops
 	current   atomic.Pointer[term]
 }
 
@@ -44,12 +47,14 @@ func NewCoordinator(cfg Config) (*Coordinator, error) {
 		cfg.NewID = randomID
 	}
 	s := cfg.Settings.withDefaults()
-	return &Coordinator{
-		cfg:      cfg,
+	c := &Coordinator{
+		cfg: cfg, now: time.Now,
 		settings: s,
 		limits:   Limits{GroupsMax: s.GroupsMax, MembersMax: s.MembersMax, OffsetsMax: s.OffsetsMax, StateBytesMax: s.StateBytesMax},
 		logger:   cfg.Logger.With("partition", cfg.Name),
-	}, nil
+	}
+	c.guard.jumped(c.now(), time.Now())
+	return c, nil
 }
 
 func randomID() string {

@@ -36,6 +36,9 @@ type fakeLog struct {
 	// sent, if not nil, is told of each command.
 	sent func(cmd []byte)
 
+	// newest is the time of the newest command, which never goes back.
+	newest time.Time
+
 	topics sync.Map // name -> int32
 }
 
@@ -139,8 +142,11 @@ func (l *fakeLog) apply(from int, cmd []byte) (any, error) {
 		l.sent(cmd)
 	}
 	var res any
+	if at := l.brokers[from].now(); at.After(l.newest) {
+		l.newest = at
+	}
 	for i, b := range l.brokers {
-		r := b.machine.Apply(cmd, time.Now(), l.index)
+		r := b.machine.Apply(cmd, l.newest, l.index)
 		if i == from {
 			res = r
 		}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -26,6 +27,7 @@ type Machine struct {
 	groups map[string]*group
 	bytes  int64 // of all groups, estimated
 	failed error
+	clock  atomic.Int64 // of the newest command, Unix ms
 
 	observer func(group string, actions []Action)
 }
@@ -44,6 +46,7 @@ func (m *Machine) Apply(cmd []byte, at time.Time, _ raftlog.Index) any {
 	if err != nil {
 		return m.refuse(err)
 	}
+	m.clock.Store(at.UnixMilli())
 	results := make([]Result, 0, len(events))
 	for _, ev := range events {
 		res, err := m.apply(ev, at.UnixMilli(), limits)
