@@ -21,6 +21,9 @@ type HeaderField struct {
 	Value []byte
 }
 
+// decodeAhead is how many records Decode makes room for before it has seen any.
+const decodeAhead = 4096
+
 // Decode returns the records of one whole batch. Keys, values and header values share memory with b or, if the batch is compressed,
 // with one buffer of at most limit bytes: a batch that decompresses to more fails with ErrTooLarge. The CRC is not checked. With
 // LogAppendTime every record has the batch's time.
@@ -29,9 +32,12 @@ func Decode(b []byte, limit int) ([]Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	records := make([]Record, p.header.Count)
-	for i := range records {
-		if err := p.next(&records[i]); err != nil {
+	// The count is the header's word. Room is made as records turn up, so that a batch which only says that it has millions costs nothing.
+	n := int(p.header.Count)
+	records := make([]Record, 0, min(n, decodeAhead))
+	for len(records) < n {
+		records = append(records, Record{})
+		if err := p.next(&records[len(records)-1]); err != nil {
 			return nil, err
 		}
 	}
