@@ -66,7 +66,7 @@ func (o *benchOptions) registerTopic(fs *pflag.FlagSet) {
 }
 
 func (o *benchOptions) registerLoad(fs *pflag.FlagSet) {
-	o.recordBytes, o.batchBytes, o.buffer = 1<<10, 64<<10, 64<<20
+	o.recordBytes, o.batchBytes, o.buffer = 1<<10, 256<<10, 64<<20
 	fs.Int64Var(&o.records, "records", 0, "stop after so many records; 0: after --duration")
 	fs.DurationVar(&o.duration, "duration", 10*time.Second, "stop after this long")
 	fs.Var(&o.recordBytes, "record-bytes", "size of a record's value")
