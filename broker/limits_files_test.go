@@ -49,9 +49,10 @@ func edit(t *testing.T, path string, f func([]byte) []byte) (old []byte) {
 	return old
 }
 
-// newerVersion writes another version behind the eight bytes of magic that all files of a log begin with.
+// newerVersion writes another version behind the eight bytes of magic that all files of a log begin with. With that alone the CRC would say that it is damage.
 func newerVersion(b []byte) []byte {
 	binary.LittleEndian.PutUint16(b[8:], 99)
+	b[10] ^= 0xff
 	return b
 }
 

@@ -321,6 +321,31 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
+// A flipped bit in a file's version is damage, which is repaired, and not a later release, which is waited for.
+func TestFlippedVersion(t *testing.T) {
+	for _, name := range []string{startName, numbered(1, segmentExt)} {
+		mem := newMem(t)
+		l := mustOpen(t, testOptions(mem))
+		fill(t, l, 2, 100)
+		mem.Crash(nil)
+		l.poison(vfs.ErrCrashed)
+		l.Close()
+		path := filepath.Join(testDir, name)
+		b, err := readFile(mem, path, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[8] ^= 1 << 4
+		if err := writeFile(mem, path, b); err != nil {
+			t.Fatal(err)
+		}
+		var damage *DamageError
+		if _, err = Open(testOptions(mem)); !errors.As(err, &damage) {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestNewerFormat(t *testing.T) {
 	for name, crc := range map[string]int{startName: 60, numbered(1, segmentExt): 60} {
 		mem := newMem(t)

@@ -46,7 +46,8 @@ var (
 
 func crcOf(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
-// checkPreamble checks the magic and version that every file begins with.
+// checkPreamble checks the magic and version that every file begins with; size is that of the header, which ends in a CRC. A version that is newer only because of a
+// flipped bit is damage and not a later release's: the CRC is right with the version of this one.
 func checkPreamble(b []byte, magic string, size int) error {
 	switch {
 	case len(b) < size:
@@ -55,6 +56,11 @@ func checkPreamble(b []byte, magic string, size int) error {
 		return errBadMagic
 	}
 	if v := le.Uint16(b[8:]); v > formatVersion {
+		own := append([]byte(nil), b[:size]...)
+		le.PutUint16(own[8:], formatVersion)
+		if checkCRC(own) == nil {
+			return fmt.Errorf("%w: format version %d, which should be %d", errBadCRC, v, formatVersion)
+		}
 		return fmt.Errorf("%w: format version %d, this release reads up to %d", ErrNewerFormat, v, formatVersion)
 	}
 	return nil
