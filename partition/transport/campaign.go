@@ -77,6 +77,20 @@ func (g *Group) StepDown(term uint64) bool {
 	return true
 }
 
+// unstick prepares a group for a leader that hands over to it: hashicorp/raft does nothing about that while it is a candidate, which it remains after an election that
+// another has won until its election timeout has passed.
+func (t *Transport) unstick(id GroupID) {
+	g := t.group(id)
+	if g == nil {
+		return
+	}
+	if fn := g.claimant.Load(); fn != nil {
+		if term := (*fn).Stuck(); term > 0 {
+			g.StepDown(term)
+		}
+	}
+}
+
 // yield makes raft a follower of nobody in a term.
 func yield(term uint64) *raft.AppendEntriesRequest {
 	return &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: term, PrevLogEntry: math.MaxUint64}

@@ -28,9 +28,10 @@ const (
 	claimsPerFrame = 16 << 10 // 32 bytes each
 	claimBytes     = 32
 	endedPerFrame  = 16 << 10
-	claimsMissed   = 3                     // so many rounds without a claim end a leadership in a follower's eyes
-	claimsUnheard  = 8                     // so many rounds without an answer, and none is sent until one comes
-	claimPause     = 10 * time.Millisecond // between a notice and the round that it starts: others join
+	claimsMissed   = 3                      // so many rounds without a claim end a leadership in a follower's eyes
+	claimsUnheard  = 8                      // so many rounds without an answer, and none is sent until one comes
+	claimEndDelay  = 300 * time.Millisecond // before the end of a leadership is told: raft's state changes before its term, which has to be stored
+	claimPause     = 10 * time.Millisecond  // between a notice and the round that it starts: others join
 )
 
 // refusal says why a follower's broker does not agree with a claim. The numbers are the protocol's.
@@ -59,6 +60,8 @@ type Claimant interface {
 	LeaderEnded()
 	// Overtaken tells a leader that a follower is in a later term.
 	Overtaken(term uint64)
+	// Stuck returns, of a candidate, the term in which it may be made a follower in order to stand anew (see Group.Campaign); else 0.
+	Stuck() uint64
 }
 
 // groupClaims is what a group knows of claims, its own and its leader's.
@@ -66,6 +69,7 @@ type groupClaims struct {
 	mu    sync.Mutex
 	term  uint64 // as leader: claimed in the last round, or 0
 	peers []claimed
+	last  ending // the leadership before, if its end is still to be told
 
 	// As follower: the leader that is believed in, and when it last claimed.
 	leader     raft.ServerAddress
@@ -73,6 +77,13 @@ type groupClaims struct {
 	round      uint64        // of the leader's broker
 	at         time.Duration // of the transport's clock
 	ended      uint64        // the term in which the leader said that it ended
+}
+
+// ending is a leadership that has ended.
+type ending struct {
+	term  uint64 // 0: none
+	peers []claimed
+	since time.Duration
 }
 
 // claimed is a follower as its leader sees it.
@@ -263,13 +274,13 @@ func (g *Group) claimIn(now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.term != c.Term {
-		// In a later term somebody stands for election, as after a transfer: those who have not heard of it yet need not hurry to stand as well.
-		if term, _, _, _ := (*fn).Following(); term == s.term {
-			for _, p := range s.peers {
-				g.t.listFor(p.addr).end(endedClaim{g.id, s.term})
-			}
+		if s.term != 0 {
+			s.last = ending{s.term, s.peers, now}
 		}
 		s.term, s.peers = c.Term, nil
+	}
+	if s.last.term != 0 && now-s.last.since >= claimEndDelay {
+		g.tellEnd(*fn)
 	}
 	if c.Term == 0 {
 		return
@@ -334,6 +345,17 @@ func (g *Group) oneClaim(p *claimed, term uint64) *frame {
 	return seal(header{kind: kindClaims}, e, pooled)
 }
 
+// tellEnd tells followers that a leadership has ended, unless the replica has moved to a later term by now: then somebody stands for election, as after a transfer, and those who have not heard of it yet
+// should not stand as well. claims.mu is held.
+func (g *Group) tellEnd(c Claimant) {
+	if term, _, _, _ := c.Following(); term == g.claims.last.term {
+		for _, p := range g.claims.last.peers {
+			p.list.end(endedClaim{g.id, term})
+		}
+	}
+	g.claims.last = ending{}
+}
+
 func (s *groupClaims) peer(server raft.Server) *claimed {
 	for i := range s.peers {
 		if p := &s.peers[i]; p.id == server.ID && p.addr == server.Address {
@@ -353,7 +375,10 @@ func (g *Group) lastClaims() {
 	s := &g.claims
 	s.mu.Lock()
 	term, peers := s.term, s.peers
-	s.term, s.peers = 0, nil
+	if term == 0 {
+		term, peers = s.last.term, s.last.peers
+	}
+	s.term, s.peers, s.last = 0, nil, ending{}
 	s.mu.Unlock()
 	if term == 0 {
 		return

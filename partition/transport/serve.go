@@ -63,6 +63,9 @@ func (c *conn) serveControl(h header, payload []byte) error {
 	if r, ok := command.(*raft.RequestPreVoteRequest); ok && c.t.answerPreVote(h, r, c) {
 		return nil
 	}
+	if _, ok := command.(*raft.TimeoutNowRequest); ok {
+		c.t.unstick(h.group)
+	}
 	c.t.deliver(newServed(h, command, len(payload), c))
 	return nil
 }

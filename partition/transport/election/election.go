@@ -125,6 +125,9 @@ type Elector struct {
 	campaign time.Time // when raft was last made to stand
 	standing uint64    // the term in which raft was seen to stand,
 	stood    time.Time // and since when
+	// overtaken is the later term that this leader was told of, and overtook when.
+	overtaken uint64
+	overtook  time.Time
 }
 
 // New starts an Elector. id is this replica's Raft ID. Tell it of what raft observes (Observe) and of a bootstrapped group (Consider). nudge has raft send to all followers again, which a proposal
@@ -262,6 +265,7 @@ func (e *Elector) try() time.Duration {
 		e.mu.Lock()
 		e.campaign = e.now()
 		e.claim = e.campaign.Add(holdBack)
+		e.standing, e.stood = max(s.term, stuck)+1, e.campaign
 		e.mu.Unlock()
 		return max(holdBack, pauseAfter(attempt))
 	}

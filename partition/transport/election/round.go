@@ -17,6 +17,8 @@ const (
 	// lagPauses times; raft's own, rare, attempts remain.
 	lagPause  = 400 * time.Millisecond
 	lagPauses = 8
+	// overtakenFor is how long a leader waits for the votes to be asked for that go with a later term.
+	overtakenFor = 800 * time.Millisecond
 )
 
 // lag is a follower that lacks entries.
@@ -145,9 +147,29 @@ func (e *Elector) Following() (term uint64, leader raft.ServerAddress, id raft.S
 // LeaderEnded implements transport.Claimant.
 func (e *Elector) LeaderEnded() { e.begin(e.look(), 0, Stagger) }
 
-// Overtaken implements transport.Claimant: a leader that hears of a later term follows, as the Raft paper has it.
+// Overtaken implements transport.Claimant: a leader that hears of a later term follows, as the Raft paper has it. But not at once: who stands for election because leadership is handed to him is in a later term
+// before he has asked for votes, and somebody else might be elected meanwhile.
 func (e *Elector) Overtaken(term uint64) {
-	if e.raft.State() == raft.Leader && e.raft.CurrentTerm() < term {
+	if e.raft.State() != raft.Leader || e.raft.CurrentTerm() >= term {
+		return
+	}
+	now := e.now()
+	e.mu.Lock()
+	first := e.overtaken != term
+	if first {
+		e.overtaken, e.overtook = term, now
+	}
+	wait := first || now.Sub(e.overtook) < overtakenFor
+	e.mu.Unlock()
+	if !wait {
 		e.group.StepDown(term)
 	}
+}
+
+// Stuck implements transport.Claimant.
+func (e *Elector) Stuck() uint64 {
+	if e.raft.State() == raft.Candidate {
+		return e.raft.CurrentTerm() + 1
+	}
+	return 0
 }

@@ -60,6 +60,9 @@ func TestOvertakenLeaderStepsDown(t *testing.T) {
 		w.replicas[0].claimant.Overtaken(1)
 		wantLeaders(t, w, "0", "0", "0")
 		w.replicas[0].claimant.Overtaken(7)
+		wantLeaders(t, w, "0", "0", "0") // who is in that term may be about to ask for votes
+		time.Sleep(overtakenFor)
+		w.replicas[0].claimant.Overtaken(7)
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if y := w.replicas[0].yielded; len(y) != 1 || y[0] != 7 {
