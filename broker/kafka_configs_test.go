@@ -195,7 +195,8 @@ func TestKafkaConfigsRefused(t *testing.T) {
 	}{
 		{brokerConfig, "", "log.retention.ms", "soon", kafkaInvalidConfig},
 		{brokerConfig, "", "no.such.setting", "1", kafkaInvalidConfig},
-		{brokerConfig, "", "no.such.setting", "", kafkaInvalidConfig},
+		{brokerConfig, "", "no.such.setting", "", 0}, // as kafka-reassign-partitions --verify does
+		{topicConfig, "t", "leader.replication.throttled.replicas", "", 0},
 		{brokerConfig, "", "broker.rack", "r1", kafkaInvalidRequest},
 		{brokerConfig, "", "message.max.bytes", "33554433", kafkaInvalidConfig},
 		{brokerConfig, "9", "log.retention.ms", "1000", kafkaUnknownBroker},

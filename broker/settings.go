@@ -152,23 +152,21 @@ func (b *Broker) fixedSettings() []api.BrokerSetting {
 
 // AlterBroker implements api.Configs.
 func (b *Broker) AlterBroker(ctx context.Context, req api.AlterBrokerRequest) error {
+	b.syncMetadata(ctx)
 	s := b.node.State()
 	if req.Broker != api.NoBroker && s.Brokers[req.Broker] == nil {
 		return api.Errorf(api.CodeUnknownBroker, "there is no broker %d", req.Broker)
 	}
-	for _, key := range slices.Concat(slices.Sorted(maps.Keys(req.Set)), req.Unset) {
+	for _, key := range slices.Sorted(maps.Keys(req.Set)) {
 		if slices.ContainsFunc(b.fixedSettings(), func(f api.BrokerSetting) bool { return f.Key == key }) {
 			return api.Errorf(api.CodeInvalidRequest, "%s is fixed when a broker starts: it cannot be altered", key)
 		}
 	}
-	cmd := &metadata.AlterBroker{Broker: req.Broker, Set: req.Set, Unset: req.Unset}
-	if req.Replace {
-		for key := range s.SetAt(req.Broker) {
-			if _, kept := req.Set[key]; !kept {
-				cmd.Unset = append(cmd.Unset, key)
-			}
+	cmd := &metadata.AlterBroker{Broker: req.Broker, Set: req.Set}
+	for _, key := range slices.Sorted(maps.Keys(s.SetAt(req.Broker))) {
+		if _, kept := req.Set[key]; slices.Contains(req.Unset, key) || req.Replace && !kept {
+			cmd.Unset = append(cmd.Unset, key)
 		}
-		slices.Sort(cmd.Unset)
 	}
 	if err := b.checkBrokerSettings(req.Set); err != nil {
 		return err

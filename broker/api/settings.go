@@ -18,7 +18,8 @@ type Configs interface {
 type AlterBrokerRequest struct {
 	Broker BrokerID
 	Set    map[string]string
-	Unset  []string
+	// Unset may name what is not set, or not known at all: nothing happens then, as in Kafka.
+	Unset []string
 	// Replace unsets everything that Set does not name.
 	Replace      bool
 	ValidateOnly bool

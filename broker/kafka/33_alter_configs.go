@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -82,16 +83,16 @@ func errNull(name string) error {
 	return api.Errorf(api.CodeInvalidRequest, "%s has no value: delete it with IncrementalAlterConfigs, or leave it out", name)
 }
 
-// alterTopic sets and unsets. To validate only, it plans a topic with the same settings.
+// alterTopic sets and unsets. What is not set, or not known at all, can be unset without effect, as in Kafka: tools do so to be sure. To validate only, it plans
+// a topic with the same settings.
 func (s *Server) alterTopic(ctx context.Context, d api.TopicDescription, set map[string]string, unset []string, validateOnly bool) error {
 	if !validateOnly {
+		unset = slices.DeleteFunc(unset, func(key string) bool {
+			c, known := settingNamed(d.Settings, key)
+			return !known || c.IsDefault
+		})
 		_, err := s.broker.AlterTopic(ctx, d.Name, set, unset)
 		return err
-	}
-	for _, key := range unset {
-		if _, ok := settingNamed(d.Settings, key); !ok {
-			return api.Errorf(api.CodeInvalidConfig, "there is no topic setting %q", key)
-		}
 	}
 	_, err := s.broker.CreateTopic(ctx, api.CreateTopicRequest{Name: validationName, Partitions: 1, ReplicationFactor: 1, Settings: set, ValidateOnly: true})
 	return err
