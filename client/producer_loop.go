@@ -262,6 +262,7 @@ func (pp *partitionProducer) dispatch(b *batch, now time.Time, leader Broker, wa
 	pp.inFlight++
 	pp.p.eager.sent()
 	wake.set(b.deadline)
+	wake.set(now.Add(suspectAfter)) // nothing else may wake us: this can be all there is to send
 	timeout := min(pp.p.cfg.produceTimeout, max(pp.expiry(b).Sub(now), time.Millisecond))
 	pp.p.streams.send(leader.Address, &request{owner: pp, batch: b, attempt: b.attempt, message: &pb.ProduceRequest{
 		Topic: pp.tp.Topic, Partition: pp.tp.Partition, TimeoutMs: int32(timeout.Milliseconds()), Payload: &pb.ProduceRequest_Batch{Batch: b.data},

@@ -366,6 +366,37 @@ func TestFrozenLeader(t *testing.T) {
 	}
 }
 
+// TestFrozenLeaderOfOneRecord: the same where nothing else is sent, so that only the suspicion itself can wake the producer.
+func TestFrozenLeaderOfOneRecord(t *testing.T) {
+	f, c := connect(t, 3, 1)
+	f.MoveLeader("t", 0, 0)
+	p := newProducer(t, c, client.WithPartitioner(client.Manual()), client.WithLinger(0))
+	if err := p.Produce(testContext(t), manual(0, "0")); err != nil {
+		t.Fatal(err)
+	}
+	var silent atomic.Int32
+	f.AddFault(func(broker int32, _ *pb.ProduceRequest) fakebroker.Verdict {
+		if broker != 0 {
+			return fakebroker.Verdict{}
+		}
+		silent.Add(1)
+		return fakebroker.Verdict{Action: fakebroker.Ignore}
+	})
+	var o outcome
+	start := time.Now()
+	p.ProduceAsync(testContext(t), manual(0, "1"), o.done)
+	eventually(t, "the leader has it", func() bool { return silent.Load() == 1 })
+	f.MoveLeader("t", 0, 1)
+	eventually(t, "the record is acknowledged", func() bool { return len(f.Values("t", 0)) == 2 })
+	if d := time.Since(start); d > 10*time.Second {
+		t.Errorf("it took %s: as long as a request may", d)
+	}
+	if err := p.Flush(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	o.check(t, 1)
+}
+
 func TestBufferIsBounded(t *testing.T) {
 	f, c := connect(t, 1, 1)
 	f.AddFault(func(int32, *pb.ProduceRequest) fakebroker.Verdict {
