@@ -1,0 +1,5 @@
+//go:build race
+
+package kafkafuzz_test
+
+const raceDetector = true
