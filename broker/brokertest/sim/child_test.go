@@ -58,8 +58,9 @@ func TestOneSchedule(t *testing.T) {
 	})
 }
 
-// unanswered are the goroutines that wait for an answer that hashicorp/raft v1.7.3 never gives after a shutdown; see partition's README.
-var unanswered = regexp.MustCompile(`partition\.\(\*sequencer\)\.(collect|wait\.func1)`)
+// unanswered are the goroutines that wait for an answer that hashicorp/raft v1.7.3 never gives after a shutdown: to a proposal (see partition's README), or whether this
+// replica still leads.
+var unanswered = regexp.MustCompile(`partition\.\(\*(sequencer\)\.(collect|wait\.func1)|Replica\)\.ConfirmLeader\.func1)`)
 
 // leftovers are the stacks of the bubble's other goroutines.
 func leftovers() string {

@@ -21,8 +21,8 @@ type Plan struct {
 	Steps  []Step
 	// Window is how long faults are brought about.
 	Window time.Duration
-	// TwoVictims lets damage strike more than one broker; who sets it leaves time between the strikes for the first to be rebuilt.
-	TwoVictims bool
+	// Flush is the topics' setting of that name; empty: its default. With "os" acknowledged records may be lost, which shows that the checker sees it.
+	Flush string
 }
 
 // Step is one fault, or one demand of an operator.

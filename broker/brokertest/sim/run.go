@@ -75,6 +75,7 @@ func Run(p Plan, log hclog.Logger) Result {
 	r.faulting, r.heal = context.WithCancel(context.Background())
 	defer r.heal()
 	r.work = newWorkload(r.c, r.rec, p.Pace)
+	r.work.flush = p.Flush
 	for _, step := range []struct {
 		name string
 		do   func() error

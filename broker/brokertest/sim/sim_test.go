@@ -38,7 +38,7 @@ func planOf(name string, seed uint64) (Plan, error) {
 	if name == "" {
 		return Random(seed), nil
 	}
-	for _, s := range scenarios {
+	for _, s := range append(scenarios, lazy) {
 		if s.Name == name {
 			s.Seed = seed
 			return s, nil

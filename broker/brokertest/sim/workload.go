@@ -33,7 +33,8 @@ type workload struct {
 	rec    *history.Recorder
 	client *client.Client
 	pace   time.Duration // between two records of one producer
-	calm   atomic.Bool   // the faults are over: a tenth of the load is enough
+	flush  string
+	calm   atomic.Bool // the faults are over: a tenth of the load is enough
 	pad    [padBytes]byte
 
 	ctx    context.Context
@@ -118,6 +119,9 @@ func (w *workload) start(rng *rand.Rand) (err error) {
 	}
 	for topic, n := range map[string]int32{eventsTopic: eventsPartitions, condTopic: 1, trimTopic: 1} {
 		spec := client.TopicSpec{Name: topic, Partitions: n, ReplicationFactor: 3, Settings: map[string]string{"segment.bytes": "65536"}}
+		if w.flush != "" {
+			spec.Settings["flush"] = w.flush
+		}
 		if _, err := w.client.Admin().CreateTopic(w.ctx, spec); err != nil {
 			return fmt.Errorf("topic %s: %w", topic, err)
 		}
