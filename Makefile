@@ -40,9 +40,9 @@ demo: build ## Three brokers, 20,000 events, a leader killed, everything checked
 	@$(GO) build -o bin/demo ./scripts/demo
 	@./bin/demo -flotilla bin/flotilla
 
-chaos: build ## Attack real brokers and judge the result; SCENARIO=kill-leader (or all, list), TIME=20s of faults each, SEED=
+chaos: build ## Attack real brokers and judge the result; SCENARIO=kill-leader (or all, list), TIME=20s of faults each, SEED=, REPEAT=
 	@$(GO) build -o bin/chaos ./scripts/chaos
-	@./bin/chaos -flotilla bin/flotilla -scenario $(SCENARIO) -time $(TIME) $(if $(SEED),-seed $(SEED))
+	@./bin/chaos -flotilla bin/flotilla -scenario $(SCENARIO) -time $(TIME) $(if $(SEED),-seed $(SEED)) $(if $(REPEAT),-repeat $(REPEAT))
 
 bench: build ## Measure three brokers, with CPU profiles of all in bin/profiles
 	@$(GO) build -o bin/bench ./scripts/bench
@@ -69,8 +69,8 @@ conformance: build ## Drive a cluster with Kafka clients of five languages, whic
 	./broker/kafka/conformance/setup
 	cd broker/kafka/conformance && FLOTILLA_BINARY='$(CURDIR)/bin/flotilla' $(GO) test -count=1 -timeout 25m -v .
 
-conformance-kgo: build ## Run franz-go's own tests against a cluster; RECORDS= for its larger ones
-	cd broker/kafka/conformance && $(GO) run ./suites -flotilla '$(CURDIR)/bin/flotilla' $(if $(RECORDS),-records $(RECORDS))
+conformance-kgo: build ## Run franz-go's own tests against a cluster (RECORDS= for its larger ones); ARGS=-kafka-go: those of kafka-go
+	cd broker/kafka/conformance && $(GO) run ./suites -flotilla '$(CURDIR)/bin/flotilla' $(if $(RECORDS),-records $(RECORDS)) $(ARGS)
 
 fuzz-kafka: check-go ## Attack a broker's Kafka listener for FUZZ_TIME under the race detector; it must serve, and its memory stay flat
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 0 -v ./broker/kafka/kafkafuzz -soak $(FUZZ_TIME) $(if $(SEED),-soak-seed $(SEED))

@@ -127,14 +127,6 @@ func (c *cluster) leader(t testing.TB, topic string, partition int32) (id int32)
 // kill ends a broker with SIGKILL.
 func (c *cluster) kill(id int32) { c.procs.Kill(int(id) - 1) }
 
-// restart starts a broker that was killed, and waits until it serves.
-func (c *cluster) restart(t testing.TB, id int32) {
-	t.Helper()
-	if err := c.procs.Start(testContext(t), int(id)-1); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // ends are the offsets after the last records of a topic.
 func (c *cluster) ends(t testing.TB, topic string) map[int32]int64 {
 	t.Helper()

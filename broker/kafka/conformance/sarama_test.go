@@ -224,9 +224,12 @@ func (a saramaAdmin) alter() error {
 
 func (a saramaAdmin) configs() error {
 	eventually(a.t, "the settings are seen", func() error {
-		entries, err := a.adm.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: a.topic})
+		rs, err := a.adm.DescribeConfigs([]*sarama.ConfigResource{{Type: sarama.TopicResource, Name: a.topic}}, sarama.DescribeConfigsOptions{})
+		if err != nil || len(rs) != 1 {
+			return fmt.Errorf("%v: %w", rs, err)
+		}
 		values := map[string]string{}
-		for _, e := range entries {
+		for _, e := range rs[0].Configs {
 			values[e.Name] = e.Value
 		}
 		return errors.Join(err, expect("max.message.bytes", values["max.message.bytes"], "2097152"), expect("retention.ms", values["retention.ms"], "86400000"))

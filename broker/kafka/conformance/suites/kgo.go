@@ -14,8 +14,8 @@ func kgoParts(records int) []part {
 	// TestTxnEtl never ends without transactions: its consumers wait for what no producer can write.
 	const transactions, large = "TestTxnEtl", "TestGroupETL|TestShareGroupETL"
 	return []part{
-		{name: "kgo", module: module, pkg: pkg, run: ".", skip: transactions + "|" + large, timeout: 8 * time.Minute, env: env},
-		{name: "kgo, extract, transform and load", module: module, pkg: pkg, run: large, timeout: 15 * time.Minute, env: env},
+		{name: "kgo", module: module, pkg: pkg, run: ".", skip: transactions + "|" + large, timeout: 8 * time.Minute, env: env, must: kgoExpected},
+		{name: "kgo, extract, transform and load", module: module, pkg: pkg, run: large, timeout: 15 * time.Minute, env: env, must: kgoExpected},
 	}
 }
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,7 +30,9 @@ type part struct {
 	run     string // which tests, as go test takes it
 	skip    string // which not
 	timeout time.Duration
+	cluster procs.Config // how the brokers differ from three with Kafka listeners
 	env     func(seeds string) []string
+	must    expected
 }
 
 // expected says why a test fails, or is skipped by the suite itself.
@@ -48,6 +51,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("suites", flag.ContinueOnError)
 	binary := flags.String("flotilla", "../../../bin/flotilla", "the flotilla command")
 	records := flags.Int("records", 50000, "records that the larger tests produce and consume")
+	kafkaGo := flags.Bool("kafka-go", false, "run kafka-go's tests, which want a broker at localhost:9092, in place of franz-go's")
 	only := flags.String("run", "", "only tests of these names, a regular expression")
 	verbose := flags.Bool("v", false, "print what the tests print")
 	if err := flags.Parse(args); err != nil {
@@ -59,7 +63,11 @@ func run(ctx context.Context, args []string) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	var errs []error
-	for _, p := range kgoParts(*records) {
+	parts := kgoParts(*records)
+	if *kafkaGo {
+		parts = kafkaGoParts()
+	}
+	for _, p := range parts {
 		if *only != "" {
 			p.run = *only
 		}
@@ -74,7 +82,10 @@ func (p part) test(ctx context.Context, binary, dir string, verbose bool) error 
 	if err != nil {
 		return err
 	}
-	c, err := procs.NewCluster(procs.Config{Binary: binary, Brokers: 3, Kafka: true, Extra: []string{"--fast-gossip", "--offsets-partitions", "3"}})
+	cfg := p.cluster
+	cfg.Binary, cfg.Brokers, cfg.Kafka = binary, cmp.Or(cfg.Brokers, 3), true
+	cfg.Extra = append([]string{"--fast-gossip", "--offsets-partitions", "3"}, cfg.Extra...)
+	c, err := procs.NewCluster(cfg)
 	if err != nil {
 		return err
 	}
@@ -101,7 +112,16 @@ func copyModule(ctx context.Context, module, dir string) (string, error) {
 	if _, err := os.Stat(to); err == nil {
 		return to, nil
 	}
-	return to, os.CopyFS(to, os.DirFS(strings.TrimSpace(string(found))))
+	if err := os.CopyFS(to, os.DirFS(strings.TrimSpace(string(found)))); err != nil {
+		return "", err
+	}
+	// Its go.sum need not have what only its tests need.
+	tidy := exec.CommandContext(ctx, "go", "mod", "tidy")
+	tidy.Dir = to
+	if out, err := tidy.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("what the tests of %s need: %w: %s", module, err, out)
+	}
+	return to, nil
 }
 
 // event is a line of go test -json.
@@ -173,7 +193,7 @@ func (p part) judge(results map[string]*result) error {
 	var surprises []error
 	for name, r := range results {
 		counts[r.action]++
-		why, known := kgoExpected[name]
+		why, known := p.must[name]
 		switch {
 		case r.action == "pass" && known:
 			surprises = append(surprises, fmt.Errorf("%s passes, although it is listed: %s", name, why))
@@ -185,7 +205,7 @@ func (p part) judge(results map[string]*result) error {
 	var names []string
 	for name, r := range results {
 		if r.action != "pass" {
-			names = append(names, fmt.Sprintf("%s %s: %s", r.action, name, reason(name, r)))
+			names = append(names, fmt.Sprintf("%s %s: %s", r.action, name, p.reason(name, r)))
 		}
 	}
 	slices.Sort(names)
@@ -199,8 +219,8 @@ func (p part) judge(results map[string]*result) error {
 }
 
 // reason is why a test did not pass: what is known, or else what it said last.
-func reason(name string, r *result) string {
-	if why, ok := kgoExpected[name]; ok {
+func (p part) reason(name string, r *result) string {
+	if why, ok := p.must[name]; ok {
 		return why
 	}
 	for _, line := range slices.Backward(r.output) {
