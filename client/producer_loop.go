@@ -90,8 +90,12 @@ func (pp *partitionProducer) step(now time.Time) (time.Duration, <-chan struct{}
 	return wake.in(), moved
 }
 
-// suspectAfter is how long a broker may take over a batch before the client looks whether another leads by now, and how often it looks.
-const suspectAfter = 500 * time.Millisecond
+// suspectAfter is how long a broker may take over a batch before the client looks whether another leads by now, and suspectAgain how often it looks then: that
+// adds to the time in which the brokers find out and elect another, which is about a second.
+const (
+	suspectAfter = 500 * time.Millisecond
+	suspectAgain = 150 * time.Millisecond
+)
 
 // suspect deals with a leader that has fallen silent while its connection stands: frozen, or cut off. It asks other brokers who leads; if that is
 // another one, what is in flight counts as failed with an unknown outcome, and goes to the new leader. It returns a channel to watch for a new
@@ -119,13 +123,13 @@ func (pp *partitionProducer) suspect(now time.Time, wake *alarm) <-chan struct{}
 		}
 		return nil
 	}
-	if due := pp.askedAt.Add(suspectAfter); now.Before(due) {
+	if due := pp.askedAt.Add(suspectAgain); now.Before(due) {
 		wake.set(due)
 		return changed
 	}
 	pp.askedAt = now
 	meta.requestRefresh()
-	wake.set(now.Add(suspectAfter))
+	wake.set(now.Add(suspectAgain))
 	return changed
 }
 
