@@ -134,9 +134,10 @@ func TestKafkaBrokerConfigsHaveEffect(t *testing.T) {
 		_, err := c.TryProduce(ctx, "small", 0, large)
 		return err
 	})
+	tries := 0
 	c.Eventually("defaults of new topics", func() error {
-		name := "new" + strconv.Itoa(int(c.Running()[0]))
-		if d := c.CreateTopic(name, 0, 0); len(d.Partitions) != 5 || d.ReplicationFactor != 2 {
+		tries++
+		if d := c.CreateTopic("new"+strconv.Itoa(tries), 0, 0); len(d.Partitions) != 5 || d.ReplicationFactor != 2 {
 			return fmt.Errorf("%d partitions, replication factor %d", len(d.Partitions), d.ReplicationFactor)
 		}
 		return nil
