@@ -95,7 +95,7 @@ type claimed struct {
 	hash    uint64
 	first   uint64        // the first round that went to it in this term
 	refused uint64        // the last round that it did not agree with
-	contact time.Duration // when the last round was sent that it agreed with; 0: none
+	contact time.Duration // when the last round was sent that it agreed with, as Transport.awake goes; 0: none
 	since   time.Duration // when the first was
 	told    uint64        // the commit index that it was told last
 }
@@ -122,8 +122,8 @@ type claimsOut struct {
 }
 
 type sentRound struct {
-	round uint64
-	at    time.Duration
+	round     uint64
+	at, awake time.Duration
 }
 
 // SetClaimant starts claims for the group. Until then, none are made, and those of others are refused.
@@ -152,8 +152,8 @@ func (g *Group) Disowned(leader raft.ServerAddress, term uint64) bool {
 	return s.ended == term || round >= s.round+claimsMissed && now-s.at >= claimsMissed*g.t.cfg.ClaimEvery
 }
 
-// Silence returns for how long a server has not agreed that this replica leads. A process that stood still, or was not given a processor, counts only from when it went on. ok
-// is false if no claim of the term went to the server yet.
+// Silence returns for how long a server has not agreed that this replica leads, not counting what this process stood still or was not given a processor: a round that comes late counts as if it had come half
+// a ClaimEvery late at most. ok is false if no claim of the term went to the server yet.
 func (g *Group) Silence(id raft.ServerID, term uint64) (silence time.Duration, ok bool) {
 	s := &g.claims
 	s.mu.Lock()
@@ -164,7 +164,7 @@ func (g *Group) Silence(id raft.ServerID, term uint64) (silence time.Duration, o
 	for i := range s.peers {
 		if p := &s.peers[i]; p.id == id {
 			p.look()
-			return g.t.now() - max(p.contact, p.since, time.Duration(g.t.resumed.Load())), true
+			return time.Duration(g.t.awake.Load()) - max(p.contact, p.since), true
 		}
 	}
 	return 0, false
@@ -205,14 +205,13 @@ func (t *Transport) claimLoop() {
 
 // claimRound asks all groups and tells the peers.
 func (t *Transport) claimRound(now time.Duration) {
-	late := now-t.claimedAt > max(4*t.cfg.ClaimEvery, t.cfg.SilentAfter)
-	if late {
-		t.resumed.Store(int64(now))
-	}
+	passed := now - t.claimedAt
+	late := passed > max(4*t.cfg.ClaimEvery, t.cfg.SilentAfter)
 	t.claimedAt = now
+	t.awake.Add(int64(min(passed, t.cfg.ClaimEvery*3/2)))
 	t.claimNo++
 	for _, g := range t.allGroups() {
-		g.claimIn(now)
+		g.claimIn(now, time.Duration(t.awake.Load()))
 	}
 	for _, e := range t.takeEnded() {
 		t.listFor(e.to).end(e.endedClaim)
@@ -264,7 +263,7 @@ func (l *claimList) end(e endedClaim) {
 }
 
 // claimIn adds the group's claims to the lists of its followers' brokers.
-func (g *Group) claimIn(now time.Duration) {
+func (g *Group) claimIn(now, awake time.Duration) {
 	fn := g.claimant.Load()
 	if fn == nil {
 		return
@@ -292,7 +291,7 @@ func (g *Group) claimIn(now time.Duration) {
 		p := s.peer(server)
 		if p == nil {
 			p = s.add(claimed{id: server.ID, addr: server.Address, peer: g.t.peer(server.Address), list: g.t.listFor(server.Address),
-				hash: serverHash(server.ID), first: g.t.claimNo, since: now})
+				hash: serverHash(server.ID), first: g.t.claimNo, since: awake})
 		}
 		p.look()
 		match, _ := g.Follower(server.ID, c.Term)
@@ -414,7 +413,7 @@ func (t *Transport) sendClaims(addr raft.ServerAddress, l *claimList, now time.D
 		l.reset(true)
 		return
 	}
-	stuck, ok := p.claims.sending(c, t.claimNo, now, t.cfg.ControlTimeout)
+	stuck, ok := p.claims.sending(c, sentRound{t.claimNo, now, time.Duration(t.awake.Load())}, t.cfg.ControlTimeout)
 	if stuck && !late {
 		t.stalled(addr, now) // as when a request waits in vain
 	}
@@ -461,7 +460,8 @@ func (l *claimList) reset(keepEnded bool) {
 }
 
 // sending notes a round that is about to be sent. It is not ok if too many are unanswered; stuck if one has been for as long as patience and the connection is silent.
-func (o *claimsOut) sending(c *conn, round uint64, now, patience time.Duration) (stuck, ok bool) {
+func (o *claimsOut) sending(c *conn, round sentRound, patience time.Duration) (stuck, ok bool) {
+	now := round.at
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.conn != c {
@@ -473,7 +473,7 @@ func (o *claimsOut) sending(c *conn, round uint64, now, patience time.Duration) 
 	if len(o.sent) >= claimsUnheard {
 		return stuck, false
 	}
-	o.sent = append(o.sent, sentRound{round, now})
+	o.sent = append(o.sent, round)
 	return stuck, true
 }
 
@@ -483,7 +483,7 @@ func (o *claimsOut) answered(c *conn, round uint64) bool {
 	defer o.mu.Unlock()
 	for i, s := range o.sent {
 		if s.round == round && o.conn == c {
-			o.acked, o.ackedAt = round, s.at
+			o.acked, o.ackedAt = round, s.awake
 			o.sent = append(o.sent[:0], o.sent[i+1:]...)
 			return true
 		}

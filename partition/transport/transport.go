@@ -170,7 +170,7 @@ type Transport struct {
 	claimGroups []*Group
 	claimNo     uint64
 	claimedAt   time.Duration
-	resumed     atomic.Int64 // when this process last went on after it had stood still, in the transport's clock
+	awake       atomic.Int64 // a clock that goes on with rounds, and by little with late ones
 	endedMu     sync.Mutex   // innermost
 	ended       []endedFor   // leaderships of groups that were closed
 	heardRounds map[raft.ServerAddress]uint64
