@@ -1,6 +1,7 @@
 package group
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,18 +25,26 @@ func hasOffsets(t *testing.T, b *fakeBroker, group string) bool {
 	return len(must[[]api.OffsetCommit](t)(b.FetchOffsets(ctx, group, nil))) > 0
 }
 
+// wallClock gives a broker, before it leads, a clock that can be set ahead.
+func wallClock(b *fakeBroker) (ahead *atomic.Int64) {
+	ahead = new(atomic.Int64)
+	b.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	return ahead
+}
+
 // TestClockJumpExpiresNothing: a coordinator whose clock is suddenly years ahead lets no offsets expire for a day, in which it is put right; and the next one, whose
 // clock is right, counts ages by that, although the machine's time has been ahead since. What is old by then does expire.
 func TestClockJumpExpiresNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeLog(t, 2, Settings{})
 		l.topics.Store("t", int32(1))
+		ahead := wallClock(l.brokers[0])
 		b := l.start(0)
 		defer l.stop()
 		commitFor(t, b, "old")
 		time.Sleep(5 * 24 * time.Hour)
 		commitFor(t, b, "young")
-		b.now = func() time.Time { return time.Now().Add(tenYears) }
+		ahead.Store(int64(tenYears))
 		commitFor(t, b, "jumped")
 		time.Sleep(20 * time.Hour)
 		if !hasOffsets(t, b, "old") || !hasOffsets(t, b, "young") {
@@ -59,10 +68,11 @@ func TestClockJumpExpiresNothing(t *testing.T) {
 func TestClockJumpIsBelieved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeLog(t, 1, Settings{})
+		ahead := wallClock(l.brokers[0])
 		b := l.start(0)
 		defer l.stop()
 		commitFor(t, b, "g")
-		b.now = func() time.Time { return time.Now().Add(tenYears) }
+		ahead.Store(int64(tenYears))
 		time.Sleep(26 * time.Hour)
 		if hasOffsets(t, b, "g") {
 			t.Error("the clock has been there for more than a day and is not believed")
