@@ -76,6 +76,26 @@ func TestClaimsConfirmALeader(t *testing.T) {
 	})
 }
 
+// A process that stood still for four days does not take that for the silence of others.
+func TestStandingStillIsNotSilence(t *testing.T) {
+	f := newFleet(t)
+	rare := func(c *Config) { c.ClaimEvery = time.Hour } // the test makes the rounds
+	a, b := answering(f, f.start("1", rare)), answering(f, f.start("2", rare))
+	talk(t, a, "2")
+	a.SetClaimant(&claimant{claim: Claim{Term: 5, Servers: servers("1", "2")}, term: 5, leader: "1"})
+	b.SetClaimant(&claimant{term: 5, leader: "1"})
+	a.t.claimRound(time.Second)
+	eventually(t, "an answer", func() bool { return acked(a, "2") == 1 })
+	a.t.claimRound(100 * time.Hour)
+	if s, ok := a.Silence("2", 5); !ok || s > 90*time.Minute {
+		t.Errorf("silent for %s, %t", s, ok)
+	}
+	eventually(t, "another answer", func() bool { return acked(a, "2") == 2 })
+	if s, _ := a.Silence("2", 5); s > time.Minute {
+		t.Errorf("silent for %s after an answer", s)
+	}
+}
+
 func TestLaterTermIsTold(t *testing.T) {
 	_, _, leads, follows := claiming(t)
 	follows.with(func() { follows.term = 9 })
