@@ -237,8 +237,12 @@ func (i installed) reason() string {
 	if said, err := os.ReadFile(cache(i.step + ".failed")); err == nil {
 		return strings.TrimSpace(string(said))
 	}
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	return cmp.Or(lines[len(lines)-1], err.Error())
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "Error") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return cmp.Or(strings.TrimSpace(string(out)), err.Error())
 }
 
 // test runs the scenario, or notes why it cannot.
