@@ -25,7 +25,7 @@ ARGS      ?=
 .PHONY: bench bench-peers memory help check-go build install demo chaos sim test race conformance conformance-kgo fuzz-kafka fmt vet lint proto proto-check ci clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 check-go:
 	@GO='$(GO)' ./scripts/check-go
