@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/memberlist"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -105,24 +106,34 @@ func standardLogger(l hclog.Logger) *log.Logger {
 	return l.Named("gossip").StandardLogger(&hclog.StandardLoggerOptions{InferLevels: true})
 }
 
-// join contacts those of cfg.Join that are not members already. It returns why this broker and one of those refused each other, if so.
+// joinAtOnce bounds the brokers that are asked at the same time.
+const joinAtOnce = 8
+
+// join contacts those of cfg.Join that are not members already, several at a time: one that has no power takes as long as a timeout. It returns why this broker and
+// one of those refused each other, if so.
 func (m *Membership) join(ctx context.Context) *refusal {
-	var refused *refusal
+	var asking errgroup.Group
+	asking.SetLimit(joinAtOnce)
 	for _, addr := range m.strangers(ctx) {
-		select {
-		case <-m.done:
-			return nil
-		default:
-		}
-		if _, err := m.ml.Join([]string{addr}); err != nil {
-			m.log.Debug("broker to join did not answer", "address", addr, "error", err)
-			// Without an error of Join the refusal was of somebody who knocked here.
-			if r := m.delegate.takeRefusal(); r != nil && refused == nil {
-				refused = r
-			}
-		}
+		asking.Go(func() error { return m.joinOne(addr) })
 	}
-	return refused
+	if asking.Wait() == nil {
+		return nil // a refusal, if there is one, was of somebody who knocked here
+	}
+	return m.delegate.takeRefusal()
+}
+
+func (m *Membership) joinOne(addr string) error {
+	select {
+	case <-m.done:
+		return nil
+	default:
+	}
+	_, err := m.ml.Join([]string{addr})
+	if err != nil {
+		m.log.Debug("broker to join did not answer", "address", addr, "error", err)
+	}
+	return err
 }
 
 // strangers resolves cfg.Join and leaves out this broker and those known to be alive.
