@@ -17,7 +17,6 @@ type Port struct {
 	packets chan *memberlist.Packet
 	streams chan net.Conn
 	ln      *Listener
-	once    sync.Once
 	wg      sync.WaitGroup
 }
 

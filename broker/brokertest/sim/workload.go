@@ -43,7 +43,6 @@ type workload struct {
 
 	mu        sync.Mutex
 	trouble   map[string]int // errors of clients that are no anomalies, by who and code
-	refused   []string       // records that an idempotent producer gave up for good
 	acked     map[history.Partition]time.Duration
 	producers []*client.Producer
 	clients   []*client.Client
