@@ -46,13 +46,15 @@ const (
 
 var errHostile = errors.New("gossip that memberlist would not survive, or that no broker sends")
 
-// guard is a transport whose traffic is checked. Its goroutines, one for packets and one for connections, end with Shutdown.
+// guard is a transport whose traffic is checked. Its goroutines, one for packets and one for connections, end with Shutdown. They take from the transport below until that
+// has been shut down, which waits for them to take what it has; what comes once closing has begun is dropped.
 type guard struct {
 	memberlist.NodeAwareTransport
 	packets chan *memberlist.Packet
 	streams chan net.Conn
 	open    atomic.Int64
 	refused func(from string, err error)
+	closing chan struct{}
 	done    chan struct{}
 	once    sync.Once
 	wg      sync.WaitGroup
@@ -60,7 +62,8 @@ type guard struct {
 
 func newGuard(t memberlist.NodeAwareTransport, refused func(from string, err error)) *guard {
 	g := &guard{
-		NodeAwareTransport: t, refused: refused, packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), done: make(chan struct{}),
+		NodeAwareTransport: t, refused: refused, packets: make(chan *memberlist.Packet), streams: make(chan net.Conn),
+		closing: make(chan struct{}), done: make(chan struct{}),
 	}
 	g.wg.Go(g.passPackets)
 	g.wg.Go(g.passStreams)
@@ -71,10 +74,13 @@ func (g *guard) PacketCh() <-chan *memberlist.Packet { return g.packets }
 func (g *guard) StreamCh() <-chan net.Conn           { return g.streams }
 
 // Shutdown implements memberlist.Transport.
-func (g *guard) Shutdown() error {
-	g.once.Do(func() { close(g.done) })
-	err := g.NodeAwareTransport.Shutdown()
-	g.wg.Wait()
+func (g *guard) Shutdown() (err error) {
+	g.once.Do(func() {
+		close(g.closing)
+		err = g.NodeAwareTransport.Shutdown()
+		close(g.done)
+		g.wg.Wait()
+	})
 	return err
 }
 
@@ -88,8 +94,7 @@ func (g *guard) passPackets() {
 			}
 			select {
 			case g.packets <- p:
-			case <-g.done:
-				return
+			case <-g.closing:
 			}
 		case <-g.done:
 			return
@@ -101,20 +106,24 @@ func (g *guard) passStreams() {
 	for {
 		select {
 		case c := <-g.NodeAwareTransport.StreamCh():
-			if g.open.Add(1) > gossipStreamsMax {
-				g.open.Add(-1)
-				_ = c.Close()
-				continue
-			}
-			select {
-			case g.streams <- &guardedConn{Conn: c, closed: func() { g.open.Add(-1) }}:
-			case <-g.done:
-				_ = c.Close()
-				return
-			}
+			g.passStream(c)
 		case <-g.done:
 			return
 		}
+	}
+}
+
+func (g *guard) passStream(c net.Conn) {
+	if g.open.Add(1) > gossipStreamsMax {
+		g.open.Add(-1)
+		_ = c.Close()
+		return
+	}
+	guarded := &guardedConn{Conn: c, closed: func() { g.open.Add(-1) }}
+	select {
+	case g.streams <- guarded:
+	case <-g.closing:
+		_ = guarded.Close()
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 )
 
 // packed builds MessagePack by hand, as an attacker would.
@@ -131,6 +133,44 @@ func TestGuardPassesWhatBrokersSend(t *testing.T) {
 	s := &skim{r: strings.NewReader(string(labelled(whole))), max: gossipStreamMax}
 	if err := checkStream(s); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// lateTransport has a packet and a connection under way when it is shut down, and ends only when somebody has taken them, as memberlist's does.
+type lateTransport struct {
+	memberlist.NodeAwareTransport
+	packets chan *memberlist.Packet
+	streams chan net.Conn
+}
+
+func (l *lateTransport) PacketCh() <-chan *memberlist.Packet { return l.packets }
+func (l *lateTransport) StreamCh() <-chan net.Conn           { return l.streams }
+
+func (l *lateTransport) Shutdown() error {
+	for range 3 {
+		l.packets <- &memberlist.Packet{Buf: []byte{msgPing}, From: &net.UDPAddr{}}
+		here, there := net.Pipe()
+		_ = there.Close()
+		l.streams <- here
+	}
+	return nil
+}
+
+// TestCloseUnderGossip: what comes in while a member closes, and nobody reads any more, does not keep it from closing.
+func TestCloseUnderGossip(t *testing.T) {
+	g := newGuard(&lateTransport{packets: make(chan *memberlist.Packet), streams: make(chan net.Conn)}, func(string, error) {})
+	closed := make(chan error, 1)
+	go func() { closed <- g.Shutdown() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the guard does not take what is under way, and waits for it")
+	}
+	if n := g.open.Load(); n != 0 {
+		t.Errorf("%d connections are still open", n)
 	}
 }
 
