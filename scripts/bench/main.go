@@ -119,7 +119,9 @@ func (b *bench) profile(ctx context.Context, name string) error {
 	var wg sync.WaitGroup
 	for i := range errs {
 		url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", b.cluster.MetricsAddr(i), seconds)
-		wg.Go(func() { errs[i] = download(ctx, url, filepath.Join(b.profiles, fmt.Sprintf("%s-broker-%d.prof", name, i+1))) })
+		wg.Go(func() {
+			errs[i] = download(ctx, url, filepath.Join(b.profiles, fmt.Sprintf("%s-broker-%d.prof", name, i+1)))
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)

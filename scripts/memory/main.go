@@ -156,15 +156,15 @@ func (r *rig) connect(ctx context.Context) error {
 		}
 		clients = append(clients, c)
 		if err := c.Ping(ctx); err != nil {
-			return fmt.Errorf("gRPC connection %d: %w", i, err)
+			return fmt.Errorf("connection %d of gRPC: %w", i, err)
 		}
 		k, err := net.DialTimeout("tcp", kafka[i%brokers], 5*time.Second)
 		if err != nil {
-			return fmt.Errorf("Kafka connection %d: %w", i, err)
+			return fmt.Errorf("connection %d of the Kafka protocol: %w", i, err)
 		}
 		conns = append(conns, k)
 		if err := apiVersions(k); err != nil {
-			return fmt.Errorf("Kafka connection %d: %w", i, err)
+			return fmt.Errorf("connection %d of the Kafka protocol: %w", i, err)
 		}
 	}
 	fmt.Fprintf(r.out, "  %d connections are open\n", len(clients)+len(conns))
