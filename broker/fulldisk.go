@@ -18,7 +18,7 @@ func (b *Broker) leaveFullDisk() {
 		var g errgroup.Group
 		g.SetLimit(transfersAtOnce)
 		for _, h := range b.replicas.all() {
-			if r := h.open(); r != nil && r.IsLeader() && r.StorageFull() != nil && !h.alone() {
+			if r := h.open(); r != nil && r.ShortOfSpace() && r.IsLeader() && r.StorageFull() != nil && !h.alone() {
 				g.Go(func() error {
 					h.handToSpace()
 					return nil

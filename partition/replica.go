@@ -221,6 +221,9 @@ func (r *Replica) completeBootstrap(first raft.Configuration) error {
 // UpdateSettings changes the settings of the running replica.
 func (r *Replica) UpdateSettings(s Settings) {
 	s = s.withDefaults()
+	if *r.settings.Load() == s {
+		return
+	}
 	r.settings.Store(&s)
 	r.log.Reconfigure(s.SegmentBytes, s.SegmentAge, s.Flush)
 	r.upkeep.kick()

@@ -72,6 +72,19 @@ func (g *spaceGuard) ask() int64 {
 	return free
 }
 
+// shortAsOfLate tells whether there was too little space when somebody last asked, without asking: that costs nothing. Who appends asks.
+func (g *spaceGuard) shortAsOfLate() bool {
+	if g.lastStore() != nil {
+		return true
+	}
+	if g.reserve < 0 {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.next.IsZero() && g.lacks(g.reserve)
+}
+
 // lastStore returns the error of the log's last write if that was for lack of space.
 func (g *spaceGuard) lastStore() error {
 	if err := g.log.LastStoreError(); errors.Is(err, raftlog.ErrNoSpace) {
@@ -79,6 +92,10 @@ func (g *spaceGuard) lastStore() error {
 	}
 	return nil
 }
+
+// ShortOfSpace tells whether the last append found less free than the reserve, or could not be written for lack of space. Unlike StorageFull it does not ask the
+// file system, so that many replicas can be looked at often.
+func (r *Replica) ShortOfSpace() bool { return r.seq.space.shortAsOfLate() }
 
 // StorageFull returns ErrStorageFull while this replica's last write failed for lack of space, or less than the reserve is free. With no leader in sight,
 // that is why: a leader has to write before it serves, and its followers too.
