@@ -156,6 +156,7 @@ func (ch *change) setReplicas(p *Partition, replicas []Replica) {
 		return
 	}
 	begun := p.Begun()
+	atOriginal := p.Reassignment != nil && slices.Equal(BrokerIDs(p.Replicas), p.Reassignment.Original)
 	p = ch.ownPartition(p)
 	p.Replicas = nil
 	for _, a := range replicas {
@@ -166,8 +167,11 @@ func (ch *change) setReplicas(p *Partition, replicas []Replica) {
 	}
 	p.Revision++
 	p.dropQuarantines()
-	if begun && !p.Begun() { // a repair needed another broker
+	switch {
+	case begun && !p.Begun(): // a repair needed another broker
 		p.Reassignment = nil
+	case atOriginal && !p.Begun(): // a repair came first
+		p.Reassignment = &Reassignment{Target: p.Reassignment.Target, Original: BrokerIDs(p.Replicas)}
 	}
 	ch.settleReassignment(p)
 }

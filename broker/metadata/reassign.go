@@ -15,7 +15,8 @@ import (
 type Reassignment struct {
 	// Target lists the brokers; [0] is to be the preferred leader.
 	Target []api.BrokerID `json:"target"`
-	// Original are the brokers from before the first of the reassignments that followed one another without an end: where cancelling leads back.
+	// Original are the brokers from before the first of the reassignments that followed one another without an end, begun or not: where cancelling leads back.
+	// While none has begun they follow what repairs make of the replicas.
 	Original []api.BrokerID `json:"original"`
 }
 
@@ -116,17 +117,14 @@ func (ch *change) cancelReassignment(p *Partition) *api.Error {
 	if p.Reassignment == nil {
 		return api.Errorf(api.CodeNoReassignmentInProgress, "%s is not being reassigned", p)
 	}
-	back := p.Replicas
-	if p.Begun() {
-		back = nil
-		for _, id := range p.Reassignment.Original {
-			if r, ok := p.replicaOn(id); ok || ch.s.Brokers[id] != nil {
-				back = append(back, r)
-			}
+	var back []Replica
+	for _, id := range p.Reassignment.Original {
+		if r, ok := p.replicaOn(id); ok || ch.s.Brokers[id] != nil {
+			back = append(back, r)
 		}
-		if len(back) == 0 {
-			return api.Errorf(api.CodeInvalidReplicaAssignment, "%s cannot go back: none of the brokers that it was on is left", p)
-		}
+	}
+	if len(back) == 0 {
+		return api.Errorf(api.CodeInvalidReplicaAssignment, "%s cannot go back: none of the brokers that it was on is left", p)
 	}
 	p = ch.ownPartition(p)
 	p.Reassignment = nil

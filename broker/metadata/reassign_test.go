@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/flotilla-log/flotilla/broker/api"
@@ -36,4 +37,49 @@ func TestReassignmentChangesTheFactor(t *testing.T) {
 			t.Errorf("to %v: the replication factor is %d", target, rf)
 		}
 	}
+}
+
+// Cancelling leads back to where the partition was before the first of several reassignments in a row, whether the last of them has begun or still waits; and where none had begun, to what
+// a repair made of it meanwhile.
+func TestCancelledReassignmentGoesBack(t *testing.T) {
+	m := newMachine(t)
+	for id := range api.BrokerID(5) {
+		m.must(&RegisterBroker{Broker: Broker{ID: id + 1, Incarnation: "x"}})
+	}
+	m.must(&CreateTopic{Name: "t", ID: [16]byte{1}, ReplicationFactor: 2, Assignment: [][]api.BrokerID{{1, 2}}})
+	tp := api.TopicPartition{Topic: "t"}
+	part := func() *Partition { return m.state.Load().Find(tp) }
+	ask := func(target ...api.BrokerID) {
+		t.Helper()
+		m.must(&Reassign{Changes: []TargetChange{{Group: part().Group, TP: tp, Target: target}}})
+	}
+	move := func(to ...api.BrokerID) {
+		t.Helper()
+		p := part()
+		var next []Replica
+		for _, id := range to {
+			r, _ := p.replicaOn(id)
+			next = append(next, r)
+		}
+		m.must(&SetReplicas{Changes: []ReplicaChange{{Group: p.Group, TP: tp, Revision: p.Revision, Replicas: next}}})
+	}
+	is := func(what string, want ...api.BrokerID) {
+		t.Helper()
+		if p := part(); p.Reassignment != nil || !slices.Equal(BrokerIDs(p.Replicas), want) {
+			t.Errorf("%s: on %v, wanted %v; %+v", what, BrokerIDs(p.Replicas), want, p.Reassignment)
+		}
+	}
+	ask(3, 4)
+	move(3, 4)
+	ask()
+	is("begun", 1, 2)
+	ask(3, 4)
+	move(3, 4)
+	ask(4, 5)
+	ask()
+	is("the second waits", 1, 2)
+	ask(3, 4)
+	move(1, 5)
+	ask()
+	is("repaired before it began", 1, 5)
 }
