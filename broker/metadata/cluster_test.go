@@ -1,12 +1,14 @@
 package metadata
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -373,6 +375,30 @@ func TestEvidenceElects(t *testing.T) {
 	c.leader()
 	if took := time.Since(start); took > 8*time.Second {
 		t.Errorf("three elections took %s, with a timeout of %s", took, c.heartbeat)
+	}
+}
+
+// A leader whose peers are gone closes without waiting for the heartbeats that wait for their return (transport.Config.AwayMax).
+func TestLastOneCloses(t *testing.T) {
+	c := newTestClusterWith(t, time.Second, 1, 2, 3)
+	c.bootstrap()
+	last := c.leader()
+	for _, n := range c.followers() {
+		n.stop()
+	}
+	for _, id := range []api.BrokerID{1, 2, 3} {
+		if id != last.id {
+			c.eventually("the others are known to be gone", func() bool { return last.group.Gone(ServerAddress(id)) })
+		}
+	}
+	c.eventually("a heartbeat waits for its peer", func() bool {
+		stacks := make([]byte, 1<<20)
+		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("awaitBack"))
+	})
+	start := time.Now()
+	last.stop()
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("closing took %s", took)
 	}
 }
 

@@ -69,7 +69,9 @@ type Node struct {
 	log  hclog.Logger
 	fsm  *fsm
 	raft *raft.Raft
-	logs *logStore
+	// group is raft's transport.
+	group *transport.Group
+	logs  *logStore
 	// elector finds a new leader as soon as the old one's broker is gone; raft's own timeouts are for the rest.
 	elector *election.Elector
 
@@ -168,7 +170,7 @@ func (n *Node) startRaft(snapshots raft.SnapshotStore) error {
 	if err != nil {
 		return err
 	}
-	n.fsm.onApply = group.TellCommit
+	n.group, n.fsm.onApply = group, group.TellCommit
 	n.raft, err = raft.NewRaft(n.raftConfig(), n.fsm, cache, n.cfg.Stable, snapshots, group)
 	if err != nil {
 		return errors.Join(err, group.Close())
@@ -314,7 +316,9 @@ func (n *Node) Close() error {
 	n.close.Do(func() {
 		n.cancel()
 		n.snapshot()
-		err = n.raft.Shutdown().Error() // closes the group too, and so ends the elector's requests
+		down := n.raft.Shutdown()
+		err = n.group.Close() // ends raft's calls to peers, for which it would wait, and the elector's
+		err = errors.Join(err, down.Error())
 		n.elector.Close()
 		n.wg.Wait()
 		n.raft.DeregisterObserver(n.observer)

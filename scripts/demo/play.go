@@ -56,7 +56,7 @@ func play(ctx context.Context, cluster *procs.Cluster, events []event, s *story)
 	if err != nil {
 		return err
 	}
-	if err := cluster.StopAll(90 * time.Second); err != nil {
+	if err := cluster.StopAll(15 * time.Second); err != nil {
 		return err
 	}
 	s.tell("All brokers stopped in order.")
