@@ -103,6 +103,26 @@ func TestConnectionLossFailsAllInFlight(t *testing.T) {
 	})
 }
 
+// A pipeline whose connection ends while it carries nothing refuses, so that raft leaves it before it has entries to send.
+func TestConnectionLossEndsIdlePipeline(t *testing.T) {
+	_, leader, follower := pair(t, GroupOptions{MaxInflight: 8})
+	p, err := leader.AppendEntriesPipeline("2", "2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	eventually(t, "the connection at the follower, to be cut", func() bool {
+		follower.t.PeerDown("1")
+		return p.(*pipeline).c.failure() != nil
+	})
+	within(t, 5*time.Second, "a refusal", func() {
+		got := <-p.Consumer()
+		if !errors.Is(got.Error(), ErrConnLost) || got.Response().Success || len(got.Request().Entries) > 0 {
+			t.Errorf("%+v, %v", got.Response(), got.Error())
+		}
+	})
+}
+
 // The window makes the sender wait, and Close ends the waiting.
 func TestPipelineWindowAndClose(t *testing.T) {
 	for name, opts := range map[string]GroupOptions{"count": {MaxInflight: 3}, "bytes": {MaxInflight: 60, MaxInflightBytes: 3000}} {

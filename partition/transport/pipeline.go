@@ -185,10 +185,15 @@ func (p *pipeline) run() {
 	defer p.g.wg.Done()
 	defer close(p.done)
 	defer p.drain()
+	lost := (<-chan struct{})(p.c.done)
 	for {
 		select {
 		case pt := <-p.order:
 			if !p.await(pt) {
+				return
+			}
+		case <-lost:
+			if lost = nil; len(p.order) == 0 && !p.leave() {
 				return
 			}
 		case <-p.stop:
@@ -197,6 +202,14 @@ func (p *pipeline) run() {
 			return
 		}
 	}
+}
+
+// leave makes raft leave a pipeline whose connection ended while nothing was under way. It would find out with the next entries otherwise, and not send those again before
+// something else makes it send.
+func (p *pipeline) leave() bool {
+	f := &appendFuture{start: time.Now(), args: &raft.AppendEntriesRequest{}, resp: &raft.AppendEntriesResponse{}, done: make(chan struct{})}
+	f.err = p.g.failure("pipeline", p.target, p.c.failure())
+	return p.hand(f)
 }
 
 // await waits for a part's answer and, with the last, hands the future to raft. It returns false when the pipeline ends.
