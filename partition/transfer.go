@@ -86,17 +86,20 @@ type transferFuture struct {
 	term uint64
 }
 
-// Error implements raft.Future.
+// Error implements raft.Future. Raft that is shut down does not answer a transfer that it has not begun; the goroutine that asked it stays then.
 func (f *transferFuture) Error() error {
 	done := make(chan error, 1)
 	go func() { done <- f.Future.Error() }()
 	timer := time.NewTimer(transferMax)
 	defer timer.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-timer.C:
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-f.r.halted:
+			return raft.ErrRaftShutdown
+		case <-timer.C:
+			f.r.group.StepDown(f.term)
+		}
 	}
-	f.r.group.StepDown(f.term)
-	return <-done
 }
