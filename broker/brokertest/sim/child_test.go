@@ -6,6 +6,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,6 +23,7 @@ const (
 	envScenario = "FLOTILLA_SIM_SCENARIO" // or a plan's name
 	envResult   = "FLOTILLA_SIM_RESULT"   // the file that the result goes to
 	envLog      = "FLOTILLA_SIM_LOG"      // the level of the brokers' log, which goes to stderr
+	envProfile  = "FLOTILLA_SIM_PROFILE"  // the file that a CPU profile goes to, if any
 )
 
 // TestOneSchedule is what such a process runs; for itself it does nothing.
@@ -39,6 +41,10 @@ func TestOneSchedule(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := hclog.New(&hclog.LoggerOptions{Level: hclog.LevelFromString(os.Getenv(envLog)), Output: os.Stderr, TimeFormat: "04:05.000"})
+	profiled, err := profile(os.Getenv(envProfile))
+	if err != nil {
+		t.Fatal(err)
+	}
 	synctest.Test(t, func(t *testing.T) {
 		result := Run(plan, log)
 		time.Sleep(time.Minute) // timers of what was closed
@@ -54,13 +60,26 @@ func TestOneSchedule(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		profiled()
 		os.Exit(0) // the bubble would wait for what raft never answers
 	})
 }
 
-// unanswered are the goroutines that wait for an answer that hashicorp/raft v1.7.3 never gives after a shutdown: to a proposal (see partition's README), or whether this
-// replica still leads.
-var unanswered = regexp.MustCompile(`partition\.\(\*(sequencer\)\.(collect|wait\.func1)|Replica\)\.ConfirmLeader\.func1)`)
+// profile begins a CPU profile if it is given a file, and returns what ends it.
+func profile(path string) (end func(), err error) {
+	if path == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	return func() { pprof.StopCPUProfile(); _ = f.Close() }, pprof.StartCPUProfile(f)
+}
+
+// unanswered are the goroutines that wait for an answer that hashicorp/raft v1.7.3 never gives after a shutdown: to a proposal (see partition's README), whether this
+// replica still leads, or to a transfer of leadership that had not begun.
+var unanswered = regexp.MustCompile(`partition\.\(\*(sequencer\)\.(collect|wait\.func1)|Replica\)\.ConfirmLeader\.func1|transferFuture\)\.Error\.func1)`)
 
 // leftovers are the stacks of the bubble's other goroutines.
 func leftovers() string {

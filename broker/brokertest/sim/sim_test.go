@@ -27,6 +27,9 @@ var (
 	simRuns     = flag.Int("sim.runs", 1, "how often to run a seed or a named schedule")
 	simLog      = flag.String("sim.log", "", "level of the brokers' logs of one schedule; they are kept if it fails")
 	simOut      = flag.String("sim.out", "", "folder for what failed schedules leave; default: a new one")
+	simFirst    = flag.Uint64("sim.first", 0, "begin with this seed instead of one of the clock")
+	simMost     = flag.Int("sim.most", 1<<30, "run at most so many random schedules in -sim.time")
+	simProfiles = flag.String("sim.profiles", "", "folder for a CPU profile of each schedule")
 	simProcs    = flag.Int("sim.procs", 0, "schedules at a time; default: one for each core")
 )
 
@@ -56,7 +59,7 @@ func TestSchedules(t *testing.T) {
 	case *simSeed != 0:
 		s.repeat("", *simSeed)
 	case *simTime > 0:
-		s.until(time.Now().Add(*simTime), 1<<30)
+		s.until(time.Now().Add(*simTime), *simMost)
 	case testing.Short():
 		s.until(time.Now().Add(10*time.Second), 4)
 	case raceDetector:
@@ -100,6 +103,9 @@ func newSuite(t *testing.T) *suite {
 // until runs the schedules of seeds that begin with the time, so that every run tries others.
 func (s *suite) until(end time.Time, most int) {
 	first := uint64(time.Now().UnixNano()) % 1e12
+	if *simFirst != 0 {
+		first = *simFirst
+	}
 	s.all(most, func(i int) (string, uint64) {
 		if time.Now().After(end) {
 			return "", 0
@@ -160,6 +166,9 @@ func (s *suite) run(name string, seed uint64) (Result, []byte) {
 	file := filepath.Join(dir, "result.json")
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestOneSchedule$", "-test.timeout="+(runWithin-5*time.Second).String())
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", envSeed, seed), envScenario+"="+name, envResult+"="+file, envLog+"="+level(), "GOMAXPROCS=1", "GOGC=300", "GOTRACEBACK=all")
+	if *simProfiles != "" {
+		cmd.Env = append(cmd.Env, envProfile+"="+filepath.Join(*simProfiles, fmt.Sprintf("%s%d.pprof", name, seed)))
+	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err = cmd.Run()
