@@ -2,6 +2,9 @@
 // of three replicas each.
 //
 //	go build -o bin/flotilla ./cmd/flotilla && go run ./scripts/idle -flotilla bin/flotilla -partitions 100
+//
+// With -profiles DIR it also writes each broker's profiles there: of the processor over the time of the measurement, of the heap and the goroutines
+// after it. Serving those costs a little itself.
 package main
 
 import (
@@ -16,6 +19,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/flotilla-log/flotilla/client"
 	"github.com/flotilla-log/flotilla/scripts/measure"
 	"github.com/flotilla-log/flotilla/scripts/procs"
@@ -29,6 +34,7 @@ type options struct {
 	settle     time.Duration
 	measure    time.Duration
 	flags      string
+	profiles   string
 }
 
 func main() {
@@ -38,6 +44,7 @@ func main() {
 	flag.DurationVar(&o.settle, "settle", 5*time.Second, "how long to wait before the measurement")
 	flag.DurationVar(&o.measure, "time", 20*time.Second, "how long to measure")
 	flag.StringVar(&o.flags, "broker-flags", "", "more flags for the brokers, separated by spaces")
+	flag.StringVar(&o.profiles, "profiles", "", "directory to write profiles of the brokers to; empty: none")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, os.Stdout)
@@ -49,7 +56,7 @@ func main() {
 }
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {
-	cluster, err := procs.New(o.binary, brokers, strings.Fields(o.flags)...)
+	cluster, err := procs.NewCluster(procs.Config{Binary: o.binary, Brokers: brokers, Extra: strings.Fields(o.flags), Metrics: true})
 	if err != nil {
 		return err
 	}
@@ -91,7 +98,7 @@ func watch(ctx context.Context, o options, cluster *procs.Cluster, out io.Writer
 		before[i] = u
 	}
 	start := time.Now()
-	if err := measure.Pause(ctx, o.measure); err != nil {
+	if err := pass(ctx, o, cluster); err != nil {
 		return err
 	}
 	took, total := time.Since(start), time.Duration(0)
@@ -102,10 +109,33 @@ func watch(ctx context.Context, o options, cluster *procs.Cluster, out io.Writer
 		}
 		used := u.CPU - before[i].CPU
 		total += used
-		fmt.Fprintf(out, "broker %d: %.1f %% of one core, %d MB resident\n", i+1, percent(used, took), u.RSS/1e6)
+		fmt.Fprintf(out, "broker %d: %.1f %% of one core, %d MB resident", i+1, percent(used, took), u.RSS/1e6)
+		m, err := runtimeMetrics(ctx, cluster.MetricsAddr(i))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "; %.0f goroutines, %.0f MB of stacks, %.0f MB of heap in use, %.0f MB held for it\n", m["go_goroutines"],
+			m["go_memstats_stack_inuse_bytes"]/1e6, m["go_memstats_heap_inuse_bytes"]/1e6, (m["go_memstats_heap_idle_bytes"]-m["go_memstats_heap_released_bytes"])/1e6)
 	}
 	fmt.Fprintf(out, "together: %.1f %% of one core, over %.0f s\n", percent(total, took), took.Seconds())
-	return nil
+	return heaps(ctx, o, cluster)
+}
+
+// pass lets the time of the measurement pass.
+func pass(ctx context.Context, o options, cluster *procs.Cluster) error {
+	if o.profiles == "" {
+		return measure.Pause(ctx, o.measure)
+	}
+	if err := os.MkdirAll(o.profiles, 0o755); err != nil {
+		return err
+	}
+	var g errgroup.Group
+	for i := range brokers {
+		g.Go(func() error {
+			return profile(ctx, o, cluster, i, fmt.Sprintf("profile?seconds=%d", max(1, int(o.measure.Seconds()))))
+		})
+	}
+	return g.Wait()
 }
 
 func percent(used, took time.Duration) float64 { return 100 * used.Seconds() / took.Seconds() }
