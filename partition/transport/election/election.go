@@ -120,8 +120,9 @@ type Elector struct {
 	tries    int       // in this situation
 	unplaced bool      // the next try has yet to wait for this replica's turn
 	claim    time.Time // until then this replica is in a try with pre-votes asked for
-	hold     time.Time // until then the field is left to favoured
+	hold     time.Time // until then the field is left to favoured, which stands in term heldFor
 	favoured raft.ServerID
+	heldFor  uint64
 	campaign time.Time // when raft was last made to stand
 	standing uint64    // the term in which raft was seen to stand,
 	stood    time.Time // and since when
@@ -164,15 +165,24 @@ func (e *Elector) Observe(o *raft.Observation) {
 	case raft.RaftState:
 		e.group.TellClaims()
 	case raft.RequestVoteRequest:
-		e.leaveField(raft.ServerID(o.ID))
+		e.leaveField(raft.ServerID(o.ID), o.Term)
 	}
 }
 
 // leaveField holds this replica back for a candidate that asks for votes: who stood now would do so in the same term, or depose the winner.
-func (e *Elector) leaveField(candidate raft.ServerID) {
+func (e *Elector) leaveField(candidate raft.ServerID, term uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.hold, e.favoured = e.now().Add(holdBack), candidate
+	e.hold, e.favoured, e.heldFor = e.now().Add(holdBack), candidate, term
+}
+
+// held returns until when the field is left to another candidate. That ends early with its election: where a leader of that term or a later one was known, the election is over, and if that leader
+// is gone already, it is the next one's turn. mu is held.
+func (e *Elector) held(leader raft.ServerAddress, term uint64) time.Time {
+	if leader != "" && term >= e.heldFor {
+		return time.Time{}
+	}
+	return e.hold
 }
 
 // Consider has the Elector act at once if there is no leader: for a group that was bootstrapped this moment.
@@ -248,7 +258,7 @@ func (e *Elector) try() time.Duration {
 		e.mu.Unlock()
 		return 0
 	}
-	wait, attempt := e.turn(s.rank)
+	wait, attempt := e.turn(s)
 	if wait > 0 {
 		return wait
 	}
@@ -287,17 +297,17 @@ func (e *Elector) stands(s *situation) bool {
 }
 
 // turn counts a try and claims the field for it, or says how long to wait.
-func (e *Elector) turn(rank int) (wait time.Duration, attempt int) {
+func (e *Elector) turn(s *situation) (wait time.Duration, attempt int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.unplaced {
 		e.unplaced = false
-		if rank > 0 {
-			return time.Duration(rank) * Stagger, 0
+		if s.rank > 0 {
+			return time.Duration(s.rank) * Stagger, 0
 		}
 	}
 	now := e.now()
-	until := e.hold
+	until := e.held(s.leader, s.term)
 	if next := e.campaign.Add(CampaignPause); !e.campaign.IsZero() && next.After(until) {
 		until = next
 	}
@@ -321,7 +331,7 @@ func pauseAfter(attempt int) time.Duration {
 func (e *Elector) still(s *situation) bool {
 	leader, _ := e.raft.LeaderWithID()
 	e.mu.Lock()
-	held := e.hold.After(e.now())
+	held := e.held(s.leader, s.term).After(e.now())
 	e.mu.Unlock()
 	return !held && leader == s.leader && e.raft.CurrentTerm() == s.term && e.raft.State() == s.state && e.lost(leader, s.term)
 }
@@ -368,10 +378,10 @@ func (e *Elector) answer(req *raft.RequestPreVoteRequest) (granted, answered boo
 	now := e.now()
 	better := theirs == s.last && s.rank >= 0 && s.rank < s.rankOf(candidate)
 	stands := !e.campaign.IsZero() && now.Sub(e.campaign) < holdBack && !theirs.ahead(s.last)
-	if stands || e.claim.After(now) && better || e.hold.After(now) && e.favoured != raft.ServerID(req.ID) {
+	if stands || e.claim.After(now) && better || e.held(s.leader, s.term).After(now) && e.favoured != raft.ServerID(req.ID) {
 		return false, true
 	}
-	e.hold, e.favoured = now.Add(holdBack), raft.ServerID(req.ID)
+	e.hold, e.favoured, e.heldFor = now.Add(holdBack), raft.ServerID(req.ID), req.Term
 	if s.leader == "" {
 		return false, false // raft grants it
 	}

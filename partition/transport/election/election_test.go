@@ -369,6 +369,25 @@ func TestNewGroup(t *testing.T) {
 	})
 }
 
+// Who has granted a pre-vote leaves the field to the candidate until there is a leader, and not longer: this one dies right after it was elected.
+func TestLeaderDiesSoonAfterItsElection(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.kill(0, 1, 2)
+		time.Sleep(Stagger / 2)
+		wantLeaders(t, w, "0", "1", "1")
+		w.mu.Lock()
+		w.replicas[0].dead, w.replicas[0].leader, w.replicas[0].state = false, "1", raft.Follower
+		w.gone["1"]["0"], w.gone["2"]["0"] = false, false
+		w.mu.Unlock()
+		w.kill(1, 0, 2)
+		time.Sleep(2 * Stagger)
+		if got := w.leaders(); got[0] == "1" || got[0] != got[2] {
+			w.story(t)
+			t.Errorf("leaders %v", got)
+		}
+	})
+}
+
 // A leader that steps down leaves a vacancy, which is filled without waiting for raft's timeout.
 func TestVacancy(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {

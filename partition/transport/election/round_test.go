@@ -165,7 +165,7 @@ func TestCandidateIsLeftTheField(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.set(func() { w.replicas[0].dead = true })
 		for _, r := range w.replicas[1:] {
-			r.elector.Observe(&raft.Observation{Data: raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("r2")}}})
+			r.elector.Observe(&raft.Observation{Data: raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("r2")}, Term: 2}})
 		}
 		w.lose(1, 0)
 		w.lose(2, 0)
