@@ -53,6 +53,7 @@ func newTestCluster(t *testing.T, brokers ...api.BrokerID) *cluster {
 
 func newTestClusterWith(t *testing.T, heartbeat time.Duration, brokers ...api.BrokerID) *cluster {
 	c := &cluster{t: t, heartbeat: heartbeat, expect: len(brokers), addrs: map[raft.ServerAddress]string{}, cut: map[[2]api.BrokerID]bool{}, nodes: map[api.BrokerID]*testNode{}}
+	t.TempDir() // so that directories are removed after the nodes have stopped: stopping writes a snapshot
 	t.Cleanup(func() {
 		for _, n := range c.nodes {
 			n.stop()
