@@ -129,9 +129,7 @@ func (s *sequencer) barrierDone(term uint64, err error) (opened uint64) {
 		s.setPhase(phaseReady)
 		return s.term
 	}
-	if !s.raft.leads(s.term) {
-		return 0 // follow will be called
-	}
+	// Refused for now, or leadership is lost and follow will be called. Without the pause the collector would ask again and again until then.
 	s.retry = time.AfterFunc(reopenDelay, s.reopen)
 	return 0
 }

@@ -196,6 +196,14 @@ func (st *sequencerStory) run(c traceCommand) {
 		r.apply(uint64(c.num("term", 0)), b)
 	case "late": // a lost proposal was committed by the next leader after all
 		st.say("committed after all: %v", r.apply(uint64(c.num("term", 0)), c.lateBatch()).(applyResult).accepted)
+	case "depose": // raft no longer leads, which the replica has not noticed yet
+		r.mu.Lock()
+		r.term = 0
+		r.mu.Unlock()
+	case "queue":
+		r.mu.Lock()
+		st.say("in raft's queue: %d", len(r.pending))
+		r.mu.Unlock()
 	case "disk":
 		st.disk.free = c.num("free", 0)
 	case "wait":
