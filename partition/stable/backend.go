@@ -1,6 +1,7 @@
 package stable
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -22,7 +23,7 @@ type Backend interface {
 type Change struct {
 	Group  transport.GroupID
 	Key    string // unique in the group; its form is the Store's business
-	Value  []byte // not to be changed
+	Value  []byte // with its checks (see sealed.go): a flipped bit in it is noticed by the next Open. Not to be changed
 	Delete bool
 }
 
@@ -32,20 +33,30 @@ func (s *Store) openBackend() error {
 		return err
 	}
 	for _, c := range all {
-		if !strings.Contains(c.Key, "\x00") {
+		bucket, key, ok := strings.Cut(c.Key, "\x00")
+		if !ok {
 			return fmt.Errorf("%w: key %q", ErrDamaged, c.Key)
 		}
-		s.keep(c.Group, c.Key, c.Value)
+		value, err := unseal([]byte(bucket), fileKey(c.Group, key), c.Value)
+		switch {
+		case errors.Is(err, errValueCheck):
+			s.condemn(c.Group, key, err)
+		case err != nil:
+			return fmt.Errorf("%w: key %q of raft group %d: %w", ErrDamaged, key, c.Group, err)
+		}
+		s.keep(c.Group, c.Key, value)
 	}
 	return nil
 }
 
 func (s *Store) commitBackend(batch []*write) error {
-	changes := make([]Change, len(batch))
-	for i, w := range batch {
-		changes[i] = Change{Group: w.group, Delete: w.bucket == nil}
+	var changes []Change
+	for _, w := range batch {
+		if w.clear {
+			changes = append(changes, Change{Group: w.group, Delete: true})
+		}
 		if w.bucket != nil {
-			changes[i].Key, changes[i].Value = cacheKey(w.bucket, w.key), w.value
+			changes = append(changes, Change{Group: w.group, Key: cacheKey(w.bucket, w.key), Value: seal(w.bucket, fileKey(w.group, w.key), w.value)})
 		}
 	}
 	return s.opts.Backend.Commit(changes)

@@ -2,10 +2,10 @@ package stable
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -22,9 +22,10 @@ const (
 	spaceRetryMax = 2 * time.Second
 )
 
-// write is one wish to change the file: a value for a key, or (bucket nil) the removal of a whole group.
+// write is one wish to change the file: with clear the removal of all that a group has, then, if bucket is not nil, a value for a key.
 type write struct {
 	group   transport.GroupID
+	clear   bool
 	bucket  []byte
 	key     string
 	value   []byte
@@ -65,6 +66,8 @@ func (s *Store) enqueue(w *write) (bool, error) {
 		return false, s.err
 	case s.closed:
 		return false, ErrClosed
+	case !w.clear && s.damaged[w.group] != nil:
+		return false, s.damaged[w.group]
 	case s.pending[w.group] == 0 && s.isDurable(w):
 		return false, nil
 	}
@@ -79,7 +82,7 @@ func (s *Store) isDurable(w *write) bool {
 		return len(kv) == 0
 	}
 	old, ok := kv[cacheKey(w.bucket, w.key)]
-	return ok && bytes.Equal(old, w.value)
+	return ok && bytes.Equal(old, w.value) && (!w.clear || len(kv) == 1 && s.damaged[w.group] == nil)
 }
 
 // run commits what gathers, all of it in one transaction at a time.
@@ -130,9 +133,11 @@ func (s *Store) takeQueue() []*write {
 func (s *Store) stored(batch []*write) {
 	s.mu.Lock()
 	for _, w := range batch {
-		if w.bucket == nil {
+		if w.clear {
 			delete(s.values, w.group)
-		} else {
+			delete(s.damaged, w.group)
+		}
+		if w.bucket != nil {
 			s.keep(w.group, cacheKey(w.bucket, w.key), w.value)
 		}
 		s.settleLocked(w)
@@ -206,37 +211,55 @@ func (s *Store) refuseRest() {
 	}
 }
 
-// commitBolt stores a batch in one transaction. bbolt syncs the pages before it writes and syncs the meta page that
-// makes them current, so a crash leaves either all of the batch or none.
-func (s *Store) commitBolt(batch []*write) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
+// commitBolt stores a batch in one transaction, and the sum with it. bbolt syncs the pages before it writes and syncs the meta page that
+// makes them current, so a crash leaves either all of the batch or none. It panics on pages that were damaged since Open; that is an error like a disk's.
+func (s *Store) commitBolt(batch []*write) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", ErrDamaged, p)
+		}
+	}()
+	next := s.total
+	err = s.db.Update(func(tx *bbolt.Tx) error {
 		for _, w := range batch {
-			if err := w.apply(tx); err != nil {
+			if err := w.apply(tx, &next); err != nil {
 				return err
 			}
 		}
-		return nil
+		return tx.Bucket(bucketFormat).Put(keySum, next.encode())
 	})
+	if err == nil {
+		s.total = next
+	}
+	return err
 }
 
-func (w *write) apply(tx *bbolt.Tx) error {
-	prefix := binary.BigEndian.AppendUint64(nil, uint64(w.group))
-	if w.bucket != nil {
-		return tx.Bucket(w.bucket).Put(append(prefix, w.key...), w.value)
-	}
-	for _, name := range [][]byte{bucketConf, bucketMarkers} {
-		if err := deletePrefix(tx.Bucket(name), prefix); err != nil {
-			return err
+func (w *write) apply(tx *bbolt.Tx, t *total) error {
+	if w.clear {
+		for _, name := range [][]byte{bucketConf, bucketMarkers} {
+			if err := deletePrefix(tx.Bucket(name), fileKey(w.group, ""), t); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	if w.bucket == nil {
+		return nil
+	}
+	key, b := fileKey(w.group, w.key), tx.Bucket(w.bucket)
+	if old := b.Get(key); old != nil {
+		t.removeStored(old)
+	}
+	t.add(valueCheck(w.bucket, key, w.value))
+	return b.Put(key, seal(w.bucket, key, w.value))
 }
 
-func deletePrefix(b *bbolt.Bucket, prefix []byte) error {
+func deletePrefix(b *bbolt.Bucket, prefix []byte, t *total) error {
 	var keys [][]byte
 	c := b.Cursor()
-	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
 		keys = append(keys, bytes.Clone(k))
+		t.removeStored(v)
 	}
 	for _, k := range keys {
 		if err := b.Delete(k); err != nil {

@@ -56,12 +56,13 @@ func (g *Group) Set(key, val []byte) error {
 	return fmt.Errorf("raft group %d: %s: %w", g.id, key, err)
 }
 
-// Get implements raft.StableStore. The error of a missing key is raft's "not found".
+// Get implements raft.StableStore. The error of a missing key is raft's "not found"; ErrDamaged as Damaged has it.
 func (g *Group) Get(key []byte) ([]byte, error) {
-	if v := g.s.value(g.id, bucketConf, string(key)); v != nil {
-		return v, nil
+	v, err := g.s.value(g.id, bucketConf, string(key))
+	if v == nil && err == nil {
+		err = errNotFound
 	}
-	return nil, errNotFound
+	return v, err
 }
 
 // SetUint64 implements raft.StableStore.

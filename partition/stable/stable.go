@@ -1,9 +1,9 @@
 package stable
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -28,15 +28,15 @@ var (
 	ErrNoSpace = errors.New("no space left for the stable store")
 	// ErrLocked: another process has the file open.
 	ErrLocked = errors.New("stable store is in use by another process")
-	// ErrDamaged: the file is not a readable store. Its terms and votes are lost: replicas that have data here must
+	// ErrDamaged: the file, or what it has of a group, is not what was stored. Terms and votes are lost: replicas that have data here must
 	// not return under their old server IDs.
 	ErrDamaged = errors.New("stable store is damaged")
 	// ErrNewerFormat: a newer release wrote the file.
 	ErrNewerFormat = errors.New("stable store has a newer format")
 )
 
-// formatVersion is stored under the key "format" of the bucket "flotilla", as a big-endian u16.
-const formatVersion = 1
+// formatVersion is stored under the key "format" of the bucket "flotilla", as a big-endian u16 with a CRC-32C. Format 1 had no checks; it is read once and becomes format 2.
+const formatVersion = 2
 
 var (
 	bucketFormat  = []byte("flotilla")
@@ -73,11 +73,14 @@ type Store struct {
 	done chan struct{}
 
 	mu      sync.Mutex
-	values  map[transport.GroupID]map[string][]byte // what is durable, by bucket name, 0 and key
+	values  map[transport.GroupID]map[string][]byte // what is durable, by bucket name, 0 and key; nil for a damaged value
+	damaged map[transport.GroupID]error             // groups of whose values one was damaged at Open
 	pending map[transport.GroupID]int               // writes of a group in queue or under way
 	queue   []*write
 	closed  bool
 	err     error // ErrFailed and why
+
+	total total // of the file; run's
 }
 
 // Open opens or creates the store's file with default options.
@@ -94,7 +97,7 @@ func OpenWith(opts Options) (*Store, error) {
 	s := &Store{
 		opts: opts, log: opts.Logger, pause: backoff,
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
-		values: map[transport.GroupID]map[string][]byte{}, pending: map[transport.GroupID]int{},
+		values: map[transport.GroupID]map[string][]byte{}, damaged: map[transport.GroupID]error{}, pending: map[transport.GroupID]int{},
 	}
 	s.commit = s.commitBolt
 	open := s.open
@@ -116,13 +119,25 @@ func (s *Store) open() (err error) {
 			err = fmt.Errorf("%w: %v", ErrDamaged, p)
 		}
 	}()
-	// The free list stays on disk (bbolt's default): without it bbolt scans the file at every start, on a goroutine of
-	// its own, where a damaged page is a panic that nobody can recover.
-	db, err := bbolt.Open(s.opts.Path, 0o600, &bbolt.Options{Timeout: s.opts.LockTimeout, FreelistType: bbolt.FreelistMapType})
+	var c content
+	if _, err = os.Stat(s.opts.Path); err == nil {
+		if c, err = readContent(s.opts.Path); err != nil {
+			return err
+		}
+		err = s.keepAll(c)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	// The list of free pages is not stored: nothing would check it. bbolt finds out by going through all pages, on a goroutine of its own, where a
+	// damaged one would be a panic that nobody can recover; readContent has been there before.
+	db, err := bbolt.Open(s.opts.Path, 0o600, &bbolt.Options{Timeout: s.opts.LockTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
 	if err != nil {
 		return openError(err)
 	}
-	err = s.load(db)
+	if c.format != formatVersion {
+		err = s.upgrade(db, c)
+	}
 	if err == nil {
 		// A file that the directory forgets in a crash would take every vote with it.
 		err = syncDir(filepath.Dir(s.opts.Path))
@@ -152,69 +167,6 @@ func openError(err error) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return err
-}
-
-// load creates the buckets in a new file and reads all values.
-func (s *Store) load(db *bbolt.DB) error {
-	known := false
-	err := db.View(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketFormat)
-		if known = b != nil; !known {
-			return nil
-		}
-		if err := checkFormat(b.Get(keyFormat)); err != nil {
-			return err
-		}
-		return s.loadValues(tx)
-	})
-	if err != nil || known {
-		return err
-	}
-	return db.Update(createBuckets)
-}
-
-func checkFormat(v []byte) error {
-	if len(v) != 2 {
-		return fmt.Errorf("%w: no format version", ErrDamaged)
-	}
-	if got := binary.BigEndian.Uint16(v); got > formatVersion {
-		return fmt.Errorf("%w: version %d, this release knows up to %d", ErrNewerFormat, got, formatVersion)
-	}
-	return nil
-}
-
-func createBuckets(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{bucketConf, bucketMarkers} {
-		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-			return err
-		}
-	}
-	b, err := tx.CreateBucket(bucketFormat)
-	if err != nil {
-		return err
-	}
-	return b.Put(keyFormat, binary.BigEndian.AppendUint16(nil, formatVersion))
-}
-
-func (s *Store) loadValues(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{bucketConf, bucketMarkers} {
-		b := tx.Bucket(name)
-		if b == nil {
-			return fmt.Errorf("%w: bucket %s is missing", ErrDamaged, name)
-		}
-		err := b.ForEach(func(k, v []byte) error {
-			if len(k) < groupKeySize || v == nil {
-				return fmt.Errorf("%w: key %q in bucket %s", ErrDamaged, k, name)
-			}
-			id := transport.GroupID(binary.BigEndian.Uint64(k))
-			s.keep(id, cacheKey(name, string(k[groupKeySize:])), slices.Clone(v))
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (s *Store) keep(id transport.GroupID, key string, value []byte) {
@@ -254,26 +206,34 @@ func (s *Store) Groups() []transport.GroupID {
 	return out
 }
 
-// Put stores a small marker of a group; it is durable when Put returns nil. On a full disk it returns ErrNoSpace at once.
+// Put stores a small marker of a group; it is durable when Put returns nil. On a full disk it returns ErrNoSpace at once. ErrDamaged as Damaged has it.
 func (s *Store) Put(id transport.GroupID, key string, value []byte) error {
 	return s.write(&write{group: id, bucket: bucketMarkers, key: key, value: nonNil(value)}, nil)
 }
 
-// Get returns a marker, nil when there is none.
+// Get returns a marker, nil when there is none. ErrDamaged as Damaged has it.
 func (s *Store) Get(id transport.GroupID, key string) ([]byte, error) {
-	return s.value(id, bucketMarkers, key), nil
+	return s.value(id, bucketMarkers, key)
+}
+
+// Replace removes all that is stored for the group and stores one marker, in one step.
+func (s *Store) Replace(id transport.GroupID, key string, value []byte) error {
+	return s.write(&write{group: id, clear: true, bucket: bucketMarkers, key: key, value: nonNil(value)}, nil)
 }
 
 // Delete removes all that is stored for the group, markers included: for when its replica's data is gone. The caller has
 // closed the group's raft before.
 func (s *Store) Delete(id transport.GroupID) error {
-	return s.write(&write{group: id}, nil)
+	return s.write(&write{group: id, clear: true}, nil)
 }
 
-func (s *Store) value(id transport.GroupID, bucket []byte, key string) []byte {
+func (s *Store) value(id transport.GroupID, bucket []byte, key string) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.values[id][cacheKey(bucket, key)])
+	if err := s.damaged[id]; err != nil {
+		return nil, err
+	}
+	return slices.Clone(s.values[id][cacheKey(bucket, key)]), nil
 }
 
 func nonNil(b []byte) []byte { return append([]byte{}, b...) }

@@ -1,7 +1,6 @@
 package stable
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -319,7 +318,7 @@ func TestOpenRefuses(t *testing.T) {
 		db, err := bbolt.Open(path, 0o600, nil)
 		check(t, err)
 		check(t, db.Update(func(tx *bbolt.Tx) error {
-			return tx.Bucket(bucketFormat).Put(keyFormat, binary.BigEndian.AppendUint16(nil, 2))
+			return tx.Bucket(bucketFormat).Put(keyFormat, encodeFormat(formatVersion+1))
 		}))
 		check(t, db.Close())
 		if _, err := Open(path); !errors.Is(err, ErrNewerFormat) {
@@ -377,21 +376,6 @@ func TestDamagedFile(t *testing.T) {
 	}
 	if refused == 0 {
 		t.Error("no damage was noticed at all")
-	}
-}
-
-// raft-boltdb's own store reads the file's terms, the group's ID being part of the key.
-func TestRaftBoltdbReadsIt(t *testing.T) {
-	path := tempPath(t)
-	s := open(t, path)
-	check(t, s.Group(9).SetUint64([]byte(termKey), 11))
-	check(t, s.Close())
-	b, err := raftboltdb.NewBoltStore(path)
-	check(t, err)
-	defer b.Close()
-	key := append(binary.BigEndian.AppendUint64(nil, 9), termKey...)
-	if v, err := b.GetUint64(key); v != 11 || err != nil {
-		t.Errorf("%d, %v", v, err)
 	}
 }
 
