@@ -104,8 +104,9 @@ func (b *Broker) tryBootstrap(told []int32) []int32 {
 	candidates := b.candidates()
 	set := toInt32s(b.node.BootstrapSet(b.cfg.BootstrapExpect, candidates))
 	if !slices.Equal(set, told) {
-		b.tellGossip(set)
-		return set
+		// The others wait for it: nobody begins before all have said the same.
+		b.sayGossip(b.members.Load().TellNow(b.gossipMeta(set), set))
+		told, candidates = set, b.candidates()
 	}
 	began, err := b.node.TryBootstrap(b.ctx, b.cfg.BootstrapExpect, candidates)
 	if err != nil && b.ctx.Err() == nil {
@@ -118,7 +119,11 @@ func (b *Broker) tryBootstrap(told []int32) []int32 {
 }
 
 func (b *Broker) tellGossip(set []int32) {
-	if err := b.members.Load().UpdateMeta(b.gossipMeta(set)); err != nil {
+	b.sayGossip(b.members.Load().UpdateMeta(b.gossipMeta(set)))
+}
+
+func (b *Broker) sayGossip(err error) {
+	if err != nil {
 		b.log.Warn("telling the gossip about this broker", "error", err)
 	}
 }

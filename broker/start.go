@@ -159,7 +159,7 @@ func (b *Broker) openStable(context.Context) error {
 
 func (b *Broker) openTransport(context.Context) error {
 	t, err := transport.New(transport.Config{
-		Local: metadata.ServerAddress(b.cfg.ID), ClusterID: b.identity.ClusterID, Learned: b.identity.Learn,
+		Local: metadata.ServerAddress(b.cfg.ID), ClusterID: b.identity.ClusterID, Learned: b.identity.Learn, Pledged: b.identity.Pledged,
 		Listener: b.peerLn, Dial: b.cfg.Seams.DialPeer, Resolve: b.resolve, Logger: b.log.Named("transport"),
 		CatchUpBytesPerSecond: b.cfg.CatchUpBytesPerSecond,
 	})

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	lonelyRejoinEvery = time.Second // as long as nobody was found
+	lonelyRejoinEvery = time.Second            // as long as nobody was found,
+	firstRejoin       = 100 * time.Millisecond // at first sooner: brokers of a new cluster start at about the same time
 	resolveTimeout    = 5 * time.Second
 )
 
@@ -112,15 +113,20 @@ const joinAtOnce = 8
 // join contacts those of cfg.Join that are not members already, several at a time: one that has no power takes as long as a timeout. It returns why this broker and
 // one of those refused each other, if so.
 func (m *Membership) join(ctx context.Context) *refusal {
-	var asking errgroup.Group
-	asking.SetLimit(joinAtOnce)
-	for _, addr := range m.strangers(ctx) {
-		asking.Go(func() error { return m.joinOne(addr) })
-	}
-	if asking.Wait() == nil {
+	if m.exchange(m.strangers(ctx)) == nil {
 		return nil // a refusal, if there is one, was of somebody who knocked here
 	}
 	return m.delegate.takeRefusal()
+}
+
+// exchange tells brokers everything that is known, and learns what they know.
+func (m *Membership) exchange(addrs []string) error {
+	var asking errgroup.Group
+	asking.SetLimit(joinAtOnce)
+	for _, addr := range addrs {
+		asking.Go(func() error { return m.joinOne(addr) })
+	}
+	return asking.Wait()
 }
 
 func (m *Membership) joinOne(addr string) error {
@@ -131,7 +137,7 @@ func (m *Membership) joinOne(addr string) error {
 	}
 	_, err := m.ml.Join([]string{addr})
 	if err != nil {
-		m.log.Debug("broker to join did not answer", "address", addr, "error", err)
+		m.log.Debug("broker did not answer", "address", addr, "error", err)
 	}
 	return err
 }
@@ -193,10 +199,12 @@ func (m *Membership) lonely() bool {
 // the dead. It also reports refusals.
 func (m *Membership) rejoin() {
 	defer m.wg.Done()
+	lonely := firstRejoin
 	for {
 		wait := m.cfg.RejoinEvery
 		if m.lonely() {
-			wait = min(wait, lonelyRejoinEvery)
+			wait = min(wait, lonely)
+			lonely = min(2*lonely, lonelyRejoinEvery)
 		}
 		timer := time.NewTimer(wait)
 		select {

@@ -160,19 +160,46 @@ func (m *Membership) Member(id int32) (Member, bool) { return m.table.get(id) }
 // LocalAddr is the gossip address as advertised.
 func (m *Membership) LocalAddr() string { return m.delegate.localAddr() }
 
-// UpdateMeta changes what this broker tells about itself: cluster ID, bootstrap set, addresses, rack, version. ID and incarnation cannot
-// change. It returns when the news is on its way, after at most a second. ErrMetaTooLarge, ErrClosed.
-func (m *Membership) UpdateMeta(meta Meta) error {
+func (m *Membership) checkMeta(meta Meta) error {
 	if err := meta.validate(); err != nil {
 		return err
 	}
 	if meta.ID != m.cfg.Meta.ID || meta.Incarnation != m.cfg.Meta.Incarnation {
 		return errors.New("membership: a broker's ID and incarnation cannot change")
 	}
-	return m.update(func(w *wireMeta) { w.Meta = meta })
+	return nil
 }
 
-func (m *Membership) update(change func(*wireMeta)) error {
+// UpdateMeta changes what this broker tells about itself: cluster ID, bootstrap set, addresses, rack, version. ID and incarnation cannot
+// change. It returns when the news is on its way, after at most a second. ErrMetaTooLarge, ErrClosed.
+func (m *Membership) UpdateMeta(meta Meta) error {
+	if err := m.checkMeta(meta); err != nil {
+		return err
+	}
+	return m.update(time.Second, func(w *wireMeta) { w.Meta = meta })
+}
+
+// TellNow is UpdateMeta for news that somebody waits for: it exchanges everything with the given brokers at once, instead of leaving it to gossip's next rounds, and
+// returns when they have it or cannot be reached. It is for a few brokers.
+func (m *Membership) TellNow(meta Meta, ids []int32) error {
+	if err := m.checkMeta(meta); err != nil {
+		return err
+	}
+	if err := m.update(time.Nanosecond, func(w *wireMeta) { w.Meta = meta }); err != nil {
+		return err
+	}
+	var addrs []string
+	for _, id := range ids {
+		if o, ok := m.Member(id); ok && id != meta.ID && o.State == Alive {
+			addrs = append(addrs, o.GossipAddr)
+		}
+	}
+	_ = m.exchange(addrs) // who could not be reached hears it from others
+	return nil
+}
+
+// update changes the metadata and waits until it is on its way, for no longer than patience.
+func (m *Membership) update(patience time.Duration, change func(*wireMeta)) error {
 	m.updates.Lock()
 	defer m.updates.Unlock()
 	if m.closed {
@@ -184,7 +211,7 @@ func (m *Membership) update(change func(*wireMeta)) error {
 		return err
 	}
 	// Its only error is that nobody took the message within the time; anti-entropy delivers it later.
-	if err := m.ml.UpdateNode(time.Second); err != nil {
+	if err := m.ml.UpdateNode(patience); err != nil {
 		m.log.Debug("metadata update not yet delivered", "error", err)
 	}
 	return nil
@@ -193,7 +220,7 @@ func (m *Membership) update(change func(*wireMeta)) error {
 // Leave says goodbye, so that others report EventLeft instead of EventFailed, and waits until that is on its way. Call Close afterwards.
 func (m *Membership) Leave(ctx context.Context) error {
 	// First the metadata that says so, then the message that ends the membership: whoever gets only the latter sees a failure.
-	if err := m.update(func(w *wireMeta) { w.leaving = true }); err != nil {
+	if err := m.update(time.Second, func(w *wireMeta) { w.leaving = true }); err != nil {
 		return err
 	}
 	timeout := 2 * time.Second

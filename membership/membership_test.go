@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"go.uber.org/goleak"
 )
 
@@ -224,6 +228,43 @@ func TestRejoins(t *testing.T) {
 	})
 	t.Cleanup(func() { a2.Close() })
 	eventually(t, "they find each other", func() bool { return a2.alive() == "1,2" && b.alive() == "1,2" })
+}
+
+// streamsOnly loses all packets: nothing arrives but what members exchange on connections.
+type streamsOnly struct{ *memberlist.NetTransport }
+
+func (streamsOnly) WriteTo([]byte, string) (time.Time, error) { return time.Now(), nil }
+func (streamsOnly) WriteToAddress([]byte, memberlist.Address) (time.Time, error) {
+	return time.Now(), nil
+}
+
+func startStreamsOnly(t *testing.T, meta Meta, join ...string) *Membership {
+	t.Helper()
+	nt, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{"127.0.0.1"}, Logger: log.New(io.Discard, "", 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(nt.GetAutoBindPort()))
+	return mustNew(t, Config{Meta: meta, BindAddr: addr, Join: join, Transport: streamsOnly{nt}})
+}
+
+// What is told now does not wait for gossip.
+func TestTellNow(t *testing.T) {
+	a := startStreamsOnly(t, Meta{ID: 1, Incarnation: "a"})
+	meta := Meta{ID: 2, Incarnation: "b"}
+	b := startStreamsOnly(t, meta, a.LocalAddr())
+	meta.Bootstrap = Bootstrap{Expect: 3, Set: []int32{1, 2, 3}}
+	if err := b.TellNow(meta, []int32{1, 2, 3}); err != nil { // also to itself, and to one that nobody knows
+		t.Fatal(err)
+	}
+	eventually(t, "the news is there", func() bool { m, _ := a.Member(2); return len(m.Bootstrap.Set) == 3 })
+	if m, _ := b.Member(2); len(m.Bootstrap.Set) != 3 {
+		t.Errorf("broker 2 as it sees itself: %+v", m)
+	}
+	meta.Incarnation = "c"
+	if err := b.TellNow(meta, nil); err == nil {
+		t.Error("another incarnation was told")
+	}
 }
 
 func mustNew(t *testing.T, cfg Config) *Membership {

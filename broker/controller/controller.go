@@ -129,8 +129,7 @@ func (c *Controller) run() {
 	defer tick.Stop()
 	for {
 		changed := c.cfg.Node.Changed()
-		c.look()
-		if !c.pause(breather) {
+		if c.look() && !c.pause(breather) {
 			return
 		}
 		select {
@@ -154,15 +153,17 @@ func (c *Controller) pause(d time.Duration) bool {
 	}
 }
 
-// look does what there is to do now. An error ends the look; the next one begins from what is true then.
-func (c *Controller) look() {
+// look does what there is to do now, if this broker is the controller of a cluster. An error ends the look; the next one begins from what is true then.
+func (c *Controller) look() (looked bool) {
 	if !c.cfg.Node.IsLeader() {
 		c.leading = time.Time{}
-		return
+		return false
 	}
 	if err := c.act(); err != nil && c.ctx.Err() == nil && c.cfg.Node.IsLeader() {
 		c.log.Warn("a step did not succeed and will be tried again", "error", err)
+		return true
 	}
+	return c.cfg.Node.State().ClusterID != ""
 }
 
 func (c *Controller) act() error {

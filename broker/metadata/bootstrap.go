@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 )
@@ -23,6 +24,9 @@ import (
 //
 // If a pledged broker loses its data directory before the cluster has begun, the beginning is stuck: nothing was stored yet, so
 // the other directories can be emptied and the brokers started again.
+
+// tellAtOnce bounds the brokers that are told to begin at the same time.
+const tellAtOnce = 8
 
 // Candidate is a broker as gossip shows it before there is a cluster.
 type Candidate struct {
@@ -134,7 +138,7 @@ func (n *Node) gather(ctx context.Context, set []api.BrokerID) ([]Founder, error
 		return founders, nil
 	}
 	founders := []Founder{{n.cfg.Identity.Broker(), n.cfg.Identity.Incarnation()}}
-	for _, id := range set[1:] {
+	for _, id := range set[1:] { // one after the other: who is behind one that refuses stays free
 		reply, err := n.ask(ctx, id, MethodPledge, pledgeMessage{Pledge: p})
 		if err != nil {
 			return nil, err
@@ -147,11 +151,17 @@ func (n *Node) gather(ctx context.Context, set []api.BrokerID) ([]Founder, error
 // begin tells the founders, this broker last, to begin. One that misses the message is told by the leader's first append.
 func (n *Node) begin(ctx context.Context, founders []Founder) error {
 	p := n.cfg.Identity.record().Pledge
+	var telling errgroup.Group
+	telling.SetLimit(tellAtOnce)
 	for _, f := range founders[1:] {
-		if _, err := n.ask(ctx, f.Broker, MethodBootstrap, pledgeMessage{Pledge: *p, Founders: founders}); err != nil {
-			n.log.Warn("a broker that the cluster begins with did not take part at once", "broker", f.Broker, "error", err)
-		}
+		telling.Go(func() error {
+			if _, err := n.ask(ctx, f.Broker, MethodBootstrap, pledgeMessage{Pledge: *p, Founders: founders}); err != nil {
+				n.log.Warn("a broker that the cluster begins with did not take part at once", "broker", f.Broker, "error", err)
+			}
+			return nil
+		})
 	}
+	_ = telling.Wait()
 	return n.bootstrapRaft(founders)
 }
 

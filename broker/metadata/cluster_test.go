@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -94,7 +95,7 @@ func (n *testNode) tryStart() error {
 	c.addrs[ServerAddress(n.id)] = l.Addr().String()
 	c.mu.Unlock()
 	n.failed = make(chan error, 1)
-	n.trans, err = transport.New(transport.Config{Local: ServerAddress(n.id), ClusterID: ident.ClusterID, Learned: ident.Learn, Listener: l,
+	n.trans, err = transport.New(transport.Config{Local: ServerAddress(n.id), ClusterID: ident.ClusterID, Learned: ident.Learn, Pledged: ident.Pledged, Listener: l,
 		Resolve: func(to raft.ServerAddress) (string, error) { return c.resolve(n.id, to) }})
 	if err != nil {
 		return errors.Join(err, l.Close())
@@ -318,6 +319,35 @@ func TestThreeNodes(t *testing.T) {
 		t.Errorf("producer IDs from %d and %d", a.FirstProducerID, b.FirstProducerID)
 	}
 	c.ensureSame()
+}
+
+// What raft sends is not lost when a new cluster's brokers learn its ID: it would be sent again only after CommitDelay.
+func TestBeginningKeepsRaftsConnections(t *testing.T) {
+	c := newTestCluster(t, 1, 2, 3)
+	var mu sync.Mutex
+	ended := map[string]int{} // connections made anew, by purpose
+	for _, n := range c.nodes {
+		n.trans.Watch(func(ev transport.PeerEvent) {
+			if !ev.Up && strings.Contains(ev.Err.Error(), "the cluster ID is known now") {
+				mu.Lock()
+				ended[ev.Purpose]++
+				mu.Unlock()
+			}
+		})
+	}
+	c.bootstrap()
+	l := c.leader()
+	c.eventually("the calls' connections, from before the pledges, are made anew", func() bool {
+		c.propose(l, &AllocateProducerIDs{Count: 1})
+		mu.Lock()
+		defer mu.Unlock()
+		return ended["call"] > 0
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	if ended["data"]+ended["control"] > 0 {
+		t.Errorf("connections that ended: %v", ended)
+	}
 }
 
 func TestFailoverAndRestart(t *testing.T) {

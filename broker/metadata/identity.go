@@ -106,6 +106,14 @@ func (i *Identity) Incarnation() string { return i.record().Incarnation }
 // ClusterID is empty until it is known. Give it to transport.Config.ClusterID and membership.
 func (i *Identity) ClusterID() string { return i.record().ClusterID }
 
+// Pledged is the ID of the cluster that this broker has promised to begin; empty: none. Give it to transport.Config.Pledged.
+func (i *Identity) Pledged() string {
+	if p := i.record().Pledge; p != nil {
+		return p.ClusterID
+	}
+	return ""
+}
+
 // Changed returns a channel that is closed once ClusterID is known; tell membership then.
 func (i *Identity) Changed() <-chan struct{} { return i.changed }
 

@@ -185,14 +185,17 @@ func TestSmallMessages(t *testing.T) {
 		t.Errorf("a reply cut short: %v, %+v", err, into)
 	}
 
-	hello1 := hello{min: 1, max: 3, purpose: purposeCall, cluster: "c", from: "1", to: "2"}
+	hello1 := hello{min: 1, max: 3, purpose: purposeCall, cluster: "c", from: "1", to: "2", pledged: "p"}
 	body, err := readGreeting(bytes.NewReader(hello1.encode()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	hello2, err := decodeHello(append(body, "more, from a later release"...))
 	check("hello", e, hello2, hello1, err)
-	w1 := welcome{refused: true, version: 2, cluster: "c", text: "why"}
+	hello2, err = decodeHello(body[:len(body)-len(hello1.pledged)-2]) // as the first releases send it
+	hello1.pledged = ""
+	check("hello without a pledge", e, hello2, hello1, err)
+	w1 := welcome{refused: true, version: 2, cluster: "c", text: "why", pledged: "p"}
 	body, err = readGreeting(bytes.NewReader(w1.encode()))
 	if err != nil {
 		t.Fatal(err)

@@ -33,7 +33,7 @@ type conn struct {
 	peer    raft.ServerAddress
 	purpose purpose
 	dialled bool   // we are the dialler
-	cluster string // the cluster ID agreed on, "" while neither side knew one
+	cluster string // the cluster ID agreed on, "" while neither side knew one and they were not pledged to begin the same one
 
 	out       window // what is in queue
 	wake      chan struct{}
@@ -72,9 +72,14 @@ func (c *conn) failure() error {
 }
 
 // fail ends the connection once: every request in flight fails at this moment, not at its own deadline.
-func (c *conn) fail(cause error) {
+func (c *conn) fail(cause error) { c.end(cause, false) }
+
+// failIdle is fail for a connection on which nothing is in flight; it leaves another alone.
+func (c *conn) failIdle(cause error) { c.end(cause, true) }
+
+func (c *conn) end(cause error, onlyIdle bool) {
 	c.mu.Lock()
-	if c.err != nil {
+	if c.err != nil || onlyIdle && (len(c.pending) > 0 || len(c.queue) > 0) {
 		c.mu.Unlock()
 		return
 	}

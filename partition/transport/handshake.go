@@ -10,12 +10,12 @@ import (
 // A connection begins with one message each way:
 //
 //	hello    "FLOTILLA", length u16, { min version u16, max version u16, purpose u8, 0 u8,
-//	                                   cluster ID str, from str, to str }
+//	                                   cluster ID str, from str, to str, pledged str }
 //	welcome  "FLOTILLA", length u16, { status u8 (0 accepted, 1 refused), 0 u8, version u16,
-//	                                   cluster ID str, text str }
+//	                                   cluster ID str, text str, pledged str }
 //
-// Bytes after the fields known here are ignored, so that a later release may add some. The acceptor chooses
-// the highest version that both speak.
+// Bytes after the fields known here are ignored, so that a later release may add some; "pledged" was added so, and is absent in what the first
+// releases send. The acceptor chooses the highest version that both speak.
 const (
 	magic         = "FLOTILLA"
 	minVersion    = 1
@@ -57,6 +57,7 @@ type hello struct {
 	purpose  purpose
 	cluster  string
 	from, to raft.ServerAddress
+	pledged  string // the cluster that the sender is about to begin
 }
 
 type welcome struct {
@@ -64,6 +65,7 @@ type welcome struct {
 	version uint16
 	cluster string
 	text    string
+	pledged string
 }
 
 func (h hello) encode() []byte {
@@ -75,6 +77,7 @@ func (h hello) encode() []byte {
 	e.str([]byte(h.cluster))
 	e.str([]byte(h.from))
 	e.str([]byte(h.to))
+	e.str([]byte(h.pledged))
 	return greeting(e.b)
 }
 
@@ -85,6 +88,7 @@ func decodeHello(b []byte) (hello, error) {
 	h.cluster = string(d.str())
 	h.from = raft.ServerAddress(d.str())
 	h.to = raft.ServerAddress(d.str())
+	h.pledged = d.added()
 	return h, d.err
 }
 
@@ -95,6 +99,7 @@ func (w welcome) encode() []byte {
 	e.u16(w.version)
 	e.str([]byte(w.cluster))
 	e.str([]byte(w.text))
+	e.str([]byte(w.pledged))
 	return greeting(e.b)
 }
 
@@ -105,7 +110,16 @@ func decodeWelcome(b []byte) (welcome, error) {
 	w.version = d.u16()
 	w.cluster = string(d.str())
 	w.text = string(d.str())
+	w.pledged = d.added()
 	return w, d.err
+}
+
+// added reads a field that earlier releases do not send.
+func (d *decoder) added() string {
+	if d.err == nil && len(d.b) == 0 {
+		return ""
+	}
+	return string(d.str())
 }
 
 func greeting(body []byte) []byte {
@@ -135,7 +149,7 @@ func readGreeting(r io.Reader) ([]byte, error) {
 
 // judge decides about a hello. The text says what is wrong in words that an operator can act on.
 func (t *Transport) judge(h hello) welcome {
-	w := welcome{version: min(h.max, maxVersion), cluster: t.clusterID()}
+	w := welcome{version: min(h.max, maxVersion), cluster: t.clusterID(), pledged: t.pledged()}
 	switch {
 	case h.min > maxVersion || h.max < minVersion:
 		w.text = fmt.Sprintf("broker %s speaks transport versions %d to %d, broker %s speaks %d to %d",
@@ -179,9 +193,31 @@ func (t *Transport) clusterID() string {
 	return t.cfg.ClusterID()
 }
 
+func (t *Transport) pledged() string {
+	if t.cfg.Pledged == nil {
+		return ""
+	}
+	return t.cfg.Pledged()
+}
+
+// agreedOn is the cluster that a handshake has settled on, as the dialler sees it; "" while there is none. Both sides may be pledged to begin the same one, and neither know
+// yet that it has begun.
+func (t *Transport) agreedOn(w welcome) string {
+	if w.cluster != "" {
+		return w.cluster
+	}
+	if own := t.clusterID(); own != "" {
+		return own
+	}
+	if w.pledged == t.pledged() {
+		return w.pledged
+	}
+	return ""
+}
+
 // greet runs the dialler's side of the handshake.
 func (t *Transport) greet(rw io.ReadWriter, to raft.ServerAddress, p purpose) (welcome, error) {
-	h := hello{min: minVersion, max: maxVersion, purpose: p, cluster: t.clusterID(), from: t.cfg.Local, to: to}
+	h := hello{min: minVersion, max: maxVersion, purpose: p, cluster: t.clusterID(), from: t.cfg.Local, to: to, pledged: t.pledged()}
 	if _, err := rw.Write(h.encode()); err != nil {
 		return welcome{}, err
 	}

@@ -181,6 +181,79 @@ func TestEarlyConnectionIsCheckedLater(t *testing.T) {
 	})
 }
 
+// Connections between brokers that are pledged to begin the same cluster stay when it has begun: nothing on them is lost.
+func TestPledgedConnectionsStay(t *testing.T) {
+	f := newFleet(t)
+	var begun atomic.Bool
+	side := func(c *Config) {
+		c.ClusterID = func() string {
+			if begun.Load() {
+				return "fleet-a"
+			}
+			return ""
+		}
+		c.Pledged = func() string { return "fleet-a" }
+		c.PingEvery = 10 * time.Millisecond // a short time between sweeps
+	}
+	a, b := f.start("1", side), f.start("2", side)
+	stays(t, a, b, &begun, 0)
+}
+
+// A connection from before the pledges is made anew, but not under a call that is in flight.
+func TestEarlyConnectionEndsWhenIdle(t *testing.T) {
+	f := newFleet(t)
+	var begun atomic.Bool
+	side := func(c *Config) {
+		c.ClusterID = func() string {
+			if begun.Load() {
+				return "fleet-a"
+			}
+			return ""
+		}
+		c.PingEvery, c.ControlTimeout = 10*time.Millisecond, time.Minute
+	}
+	a, b := f.start("1", side), f.start("2", side)
+	stays(t, a, b, &begun, 1)
+}
+
+// stays makes a call that lasts until many sweeps have seen that the cluster has begun, which must succeed, and counts the connections that are lost by then and soon after.
+func stays(t *testing.T, a, b *Transport, begun *atomic.Bool, want int32) {
+	t.Helper()
+	var lost atomic.Int32
+	defer a.Watch(func(ev PeerEvent) {
+		if !ev.Up && errors.Is(ev.Err, errGreetAgain) {
+			lost.Add(1)
+		}
+	})()
+	called, answer := make(chan struct{}, 1), make(chan struct{})
+	b.Handle(1, func(context.Context, raft.ServerAddress, []byte) ([]byte, error) {
+		called <- struct{}{}
+		<-answer
+		return nil, nil
+	})
+	result := make(chan error, 1)
+	go func() {
+		_, err := a.Call(testContext(t), "2", 1, nil)
+		result <- err
+	}()
+	<-called
+	begun.Store(true)
+	sweeps := a.sweeps.Load()
+	eventually(t, "several sweeps", func() bool { return a.sweeps.Load() > sweeps+5 })
+	if lost.Load() > 0 {
+		t.Error("a connection ended under a call")
+	}
+	close(answer)
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+	sweeps = a.sweeps.Load()
+	eventually(t, "several more sweeps", func() bool { return a.sweeps.Load() > sweeps+5 })
+	if n := lost.Load(); n != want {
+		t.Errorf("%d connections were lost, want %d", n, want)
+	}
+}
+
 func TestCall(t *testing.T) {
 	f := newFleet(t)
 	a, b := f.start("1"), f.start("2", func(c *Config) { c.MaxFrameBytes = 1 << 20 })

@@ -209,10 +209,7 @@ func (t *Transport) dial(addr raft.ServerAddress, purpose purpose) (*conn, error
 	}
 	_ = nc.SetDeadline(time.Time{})
 	c := newConn(t, nc, br, addr, purpose, true)
-	c.cluster = w.cluster
-	if c.cluster == "" {
-		c.cluster = t.clusterID()
-	}
+	c.cluster = t.agreedOn(w)
 	return c, nil
 }
 

@@ -28,6 +28,9 @@ type Config struct {
 	ClusterID func() string
 	// Learned is told the cluster ID of a peer while ClusterID is "". An error refuses the peer.
 	Learned func(string) error
+	// Pledged returns the ID of the cluster that this broker has promised to begin with others, "" if there is none. Connections between brokers with the same pledge stay when they
+	// learn that it has begun. Nil means never.
+	Pledged func() string
 
 	// Listener accepts peers; the transport closes it. TLS: hand in a tls.Listener and a Dial to match.
 	Listener net.Listener
@@ -175,6 +178,8 @@ type Transport struct {
 	ended       []endedFor   // leaderships of groups that were closed
 	heardRounds map[raft.ServerAddress]uint64
 
+	knownSince       time.Duration // when the cluster ID was first seen; only the sweeper's
+	sweeps           atomic.Uint64
 	swept, listening time.Duration // only the sweeper's; see listen
 	rated            time.Duration // only the sweeper's; see adaptCatchUp
 	ratedBytes       uint64
@@ -322,18 +327,32 @@ func (t *Transport) sweepLoop() {
 }
 
 func (t *Transport) sweep() {
-	now := t.now()
-	known := t.clusterID() != ""
+	defer t.sweeps.Add(1)
+	now, cluster := t.now(), t.clusterID()
+	if cluster != "" && t.knownSince == 0 {
+		t.knownSince = now
+	}
 	for _, c := range t.conns("") {
 		switch {
 		case !c.dialled:
 		case c.expire(now):
 			t.stalled(c.peer, now)
-		case known && c.cluster == "":
-			// Made before the cluster ID was known here: shake hands again, so that it is checked.
-			c.fail(errors.New("the cluster ID is known now"))
+		case cluster != "" && c.cluster != cluster:
+			t.greetAgain(c, now)
 		}
 	}
+}
+
+var errGreetAgain = errors.New("the cluster ID is known now")
+
+// greetAgain ends a connection that was made before the cluster ID was known here, so that the next one's handshake checks it. What is in flight may end first, for a while:
+// lost requests are waited for.
+func (t *Transport) greetAgain(c *conn, now time.Duration) {
+	if now-t.knownSince > t.cfg.ControlTimeout {
+		c.fail(errGreetAgain)
+		return
+	}
+	c.failIdle(errGreetAgain)
 }
 
 // stalled ends the connections to a peer whose control connection fell silent, sparing those on which something was
