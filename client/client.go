@@ -167,6 +167,7 @@ func (c *Client) callLeader(ctx context.Context, op string, tp TopicPartition, f
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
 	var last error
+	var h hunt
 	for attempt := 0; ; attempt++ {
 		n, err := c.partitions(ctx, tp.Topic)
 		if err != nil {
@@ -174,7 +175,8 @@ func (c *Client) callLeader(ctx context.Context, op string, tp TopicPartition, f
 		}
 		if tp.Partition < 0 || tp.Partition >= n {
 			last = noSuchPartition(op, tp, n)
-		} else if leader, ok := c.meta.leader(tp); ok {
+		} else if leader, epoch, ok := c.meta.leadership(tp); ok {
+			h.tries(leader, epoch)
 			err := c.callOne(ctx, op, leader.Address, fn)
 			if interrupted(ctx, err) {
 				return giveUp(op, ctx, last, err)
@@ -192,8 +194,7 @@ func (c *Client) callLeader(ctx context.Context, op string, tp TopicPartition, f
 		if errors.Is(last, CodeUnknownTopicOrPartition) && attempt > 3 {
 			return last
 		}
-		c.meta.requestRefresh()
-		if err := c.pause(ctx, attempt); err != nil {
+		if err := c.pauseFor(ctx, tp, attempt, &h); err != nil {
 			return giveUp(op, ctx, last, err)
 		}
 	}

@@ -72,6 +72,7 @@ type fetchState struct {
 	failures      int
 	corrupt       int
 	retryAt       time.Time
+	hunt          hunt      // for another leader
 	reportAt      time.Time // when Poll is told that the partition does not exist
 }
 

@@ -15,17 +15,14 @@ func (k *Consumer) drive() {
 		k.mu.Lock()
 		now := time.Now()
 		wake := alarm{now: now}
-		leaderless := false
+		hunting := false
 		for _, fs := range k.parts {
-			leaderless = k.start(fs, now, &wake) || leaderless
+			hunting = k.start(fs, now, &wake) || hunting
 		}
 		silent := k.leaveSilent(now, &wake)
 		k.closeIdle()
 		k.mu.Unlock()
-		if leaderless {
-			k.client.meta.requestRefresh()
-			wake.set(now.Add(4 * refreshPause))
-		} else if !silent {
+		if !hunting && !silent {
 			changed = nil
 		}
 		timer.Reset(wake.in())
@@ -82,14 +79,19 @@ func (k *Consumer) leaveSilent(now time.Time, wake *alarm) (silent bool) {
 	return silent
 }
 
-// start gets one partition going if it can be, and returns true if it lacks a leader. mu is held.
-func (k *Consumer) start(fs *fetchState, now time.Time, wake *alarm) (leaderless bool) {
+// start gets one partition going if it can be, and returns true if it waits for a leader. mu is held.
+func (k *Consumer) start(fs *fetchState, now time.Time, wake *alarm) (hunting bool) {
 	if fs.paused || fs.stopped || fs.stream != nil || fs.busy {
 		return false
 	}
-	if now.Before(fs.retryAt) {
+	leader, epoch, ok := k.client.meta.leadership(fs.tp)
+	if now.Before(fs.retryAt) && !(ok && fs.position != unresolved && fs.hunt.another(leader, epoch)) {
 		wake.set(fs.retryAt)
-		return false
+		if fs.hunt.since.IsZero() {
+			return false
+		}
+		fs.hunt.ask(now, k.client.meta, wake)
+		return true
 	}
 	if fs.position == unresolved {
 		fs.busy = true
@@ -97,11 +99,12 @@ func (k *Consumer) start(fs *fetchState, now time.Time, wake *alarm) (leaderless
 		k.wg.Go(func() { k.lookUp(tp, p, session) })
 		return false
 	}
-	leader, ok := k.client.meta.leader(fs.tp)
 	if !ok {
 		k.noteUnknown(fs, now)
+		fs.hunt.ask(now, k.client.meta, wake)
 		return true
 	}
+	fs.hunt.tries(leader, epoch)
 	k.attach(fs, leader.Address)
 	return false
 }
@@ -162,14 +165,14 @@ func (k *Consumer) failed(fs *fetchState, err error) {
 		if k.client.follow(fs.tp, err) && fs.failures == 1 {
 			fs.retryAt = time.Time{}
 		}
-		k.client.meta.requestRefresh()
+		fs.hunt.lost(time.Now(), k.client.meta)
 	case errors.Is(err, CodeUnknownTopicOrPartition):
 		k.client.meta.requestRefresh()
 		if fs.failures%8 == 0 {
 			k.fail(err)
 		}
 	case IsRetriable(err):
-		k.client.meta.requestRefresh()
+		fs.hunt.lost(time.Now(), k.client.meta)
 	default:
 		fs.stopped = true
 		k.fail(err)

@@ -183,7 +183,8 @@ func (st *fetchStream) receive(d *pb.FetchPartitionData) {
 		st.k.failed(fs, err)
 		return
 	}
-	fs.highWatermark, fs.failures, fs.reportAt = d.HighWatermark, 0, time.Time{}
+	fs.highWatermark, fs.failures, fs.reportAt, fs.retryAt = d.HighWatermark, 0, time.Time{}, time.Time{}
+	fs.hunt.over()
 	fs.fetch = max(fs.fetch, d.NextOffset)
 	if n == 0 {
 		return

@@ -42,7 +42,8 @@ func (pp *partitionProducer) stored(b *batch, base, appendTimeMs int64) {
 		appendTimeMs = -1
 	}
 	if !pp.draining {
-		pp.failures, pp.lastErr = 0, nil
+		pp.failures, pp.lastErr, pp.retryAt = 0, nil, time.Time{}
+		pp.hunt.over()
 	}
 	pp.complete(b, base, appendTimeMs, nil)
 }
@@ -75,7 +76,7 @@ func (pp *partitionProducer) failed(b *batch, err error) {
 	pp.p.client.cfg.logger.Debug("produce failed", "partition", pp.tp, "attempt", b.attempt, "error", err)
 	if produceRetriable(err) {
 		pp.p.client.follow(pp.tp, err)
-		pp.p.client.meta.requestRefresh()
+		pp.hunt.lost(time.Now(), pp.p.client.meta)
 		return
 	}
 	pp.remove(b)

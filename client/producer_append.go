@@ -153,9 +153,10 @@ func (a *appender) send(ctx context.Context, batch []byte, expected *int64) (r A
 		Payload: &pb.ProduceRequest_Batch{Batch: batch},
 	}
 	c := a.p.client
+	var h hunt
 	for attempt := 0; ; attempt++ {
 		var sent bool
-		r, sent, err = a.try(ctx, req)
+		r, sent, err = a.try(ctx, req, &h)
 		if err == nil {
 			return r, false, nil
 		}
@@ -173,15 +174,14 @@ func (a *appender) send(ctx context.Context, batch []byte, expected *int64) (r A
 		if c.follow(a.tp, err) && attempt == 0 {
 			continue
 		}
-		c.meta.requestRefresh()
-		if perr := c.pause(ctx, attempt); perr != nil {
+		if perr := c.pauseFor(ctx, a.tp, attempt, &h); perr != nil {
 			return r, maybe, giveUp("Append", ctx, err, perr)
 		}
 	}
 }
 
 // try sends the batch once; sent is false if it did not come to that.
-func (a *appender) try(ctx context.Context, req *pb.ProduceRequest) (r AppendResult, sent bool, err error) {
+func (a *appender) try(ctx context.Context, req *pb.ProduceRequest, h *hunt) (r AppendResult, sent bool, err error) {
 	c := a.p.client
 	n, err := c.partitions(ctx, a.tp.Topic)
 	if err != nil {
@@ -190,12 +190,13 @@ func (a *appender) try(ctx context.Context, req *pb.ProduceRequest) (r AppendRes
 	if a.tp.Partition < 0 || a.tp.Partition >= n {
 		return r, false, noSuchPartition("Append", a.tp, n)
 	}
-	leader, ok := c.meta.leader(a.tp)
+	leader, epoch, ok := c.meta.leadership(a.tp)
 	if !ok {
 		return r, false, &Error{
 			Op: "Append", Code: CodeLeaderNotAvailable, Message: "no leader is known", Retriable: true, Topic: a.tp.Topic, Partition: a.tp.Partition,
 		}
 	}
+	h.tries(leader, epoch)
 	cn, err := c.pool.get(leader.Address)
 	if err != nil {
 		return r, false, err

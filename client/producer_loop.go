@@ -40,9 +40,6 @@ func (pp *partitionProducer) run() {
 // idle is how long the goroutine sleeps if nothing is due.
 const idle = time.Hour
 
-// eagerRetries is how often a new leader is tried without waiting for the end of the backoff.
-const eagerRetries = 3
-
 // alarm keeps the earliest of the times it is told.
 type alarm struct{ now, at time.Time }
 
@@ -75,17 +72,17 @@ func (pp *partitionProducer) step(now time.Time) (time.Duration, <-chan struct{}
 		return wake.in(), moved
 	}
 	changed := pp.p.client.meta.changedChan()
-	leader, ok := pp.p.client.meta.leader(pp.tp)
-	if now.Before(pp.retryAt) && !(ok && pp.failures <= eagerRetries && leader.ID != pp.leader) {
+	leader, epoch, ok := pp.p.client.meta.leadership(pp.tp)
+	if !ok {
+		pp.noLeader(now, &wake)
+		return wake.in(), changed
+	}
+	if now.Before(pp.retryAt) && !pp.hunt.another(leader, epoch) {
+		pp.hunt.ask(now, pp.p.client.meta, &wake)
 		wake.set(pp.retryAt)
 		return wake.in(), changed
 	}
-	if !ok {
-		pp.noLeader()
-		wake.set(now.Add(4 * refreshPause))
-		return wake.in(), changed
-	}
-	pp.leader = leader.ID
+	pp.hunt.tries(leader, epoch)
 	pp.send(now, leader, &wake)
 	return wake.in(), moved
 }
@@ -160,8 +157,8 @@ func (pp *partitionProducer) pending(now time.Time, wake *alarm) bool {
 	return pp.p.eager.may(pp, now)
 }
 
-func (pp *partitionProducer) noLeader() {
-	pp.p.client.meta.requestRefresh()
+func (pp *partitionProducer) noLeader(now time.Time, wake *alarm) {
+	pp.hunt.ask(now, pp.p.client.meta, wake)
 	if pp.lastErr == nil {
 		pp.lastErr = &Error{
 			Op: "Produce", Code: CodeLeaderNotAvailable, Message: "no leader is known", Retriable: true, Topic: pp.tp.Topic, Partition: pp.tp.Partition,

@@ -34,6 +34,7 @@ type Cluster struct {
 	sent       int64
 	heartbeats int
 	fetches    atomic.Int32
+	lookups    atomic.Int32
 }
 
 // Broker is one broker.
@@ -181,6 +182,9 @@ func (c *Cluster) Leader(topic string, partition int32) int32 {
 	defer c.mu.Unlock()
 	return c.topics[topic].partitions[partition].leader
 }
+
+// Lookups is how often metadata were asked for.
+func (c *Cluster) Lookups() int { return int(c.lookups.Load()) }
 
 // ForgetProducers drops all producer state, as if it had expired.
 func (c *Cluster) ForgetProducers(topic string) {

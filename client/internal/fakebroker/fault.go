@@ -55,6 +55,14 @@ func Nth(n int, v Verdict) Fault {
 	}
 }
 
+// NameTheOther is a fault of a cluster of two: whoever is asked says that the other one leads, in the same epoch.
+func (c *Cluster) NameTheOther() Fault {
+	return func(broker int32, req *pb.ProduceRequest) Verdict {
+		c.topics[req.Topic].partitions[req.Partition].leader = 1 - broker
+		return Verdict{}
+	}
+}
+
 func (c *Cluster) judge(broker int32, req *pb.ProduceRequest) Verdict {
 	c.mu.Lock()
 	defer c.mu.Unlock()
