@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/flotilla-log/flotilla/proto/record"
 )
 
@@ -25,11 +23,11 @@ const recordOverheadBytes = 64
 //
 // It owns a goroutine for each partition that it has produced to, and two for each broker; all end in Close.
 //
-// Locks: gate, Producer.mu, topicProducer.mu, accumulator.mu, in this order. None is held while a callback runs.
+// Locks: Producer.mu, topicProducer.mu, accumulator.mu, in this order. None is held while a callback runs. An accepted record takes the accumulator's alone.
 type Producer struct {
 	client  *Client
 	cfg     producerConfig
-	memory  *semaphore.Weighted
+	memory  memory
 	waiting atomic.Int32 // callers that wait for memory: batches are then sent as they are
 	streams *streamSet
 	ids     producerIDs
@@ -42,8 +40,8 @@ type Producer struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	gate   sync.RWMutex // held for reading while a record is put into a batch; for writing to set closed
-	closed bool
+	closed atomic.Bool                   // set once, by Close, which then closes the accumulators
+	recent atomic.Pointer[topicProducer] // the topic last produced to
 
 	mu        sync.Mutex
 	topics    map[string]*topicProducer
@@ -60,9 +58,10 @@ func (c *Client) NewProducer(opts ...ProducerOption) (*Producer, error) {
 		return nil, err
 	}
 	p := &Producer{
-		client: c, cfg: cfg, memory: semaphore.NewWeighted(cfg.bufferBytes), topics: make(map[string]*topicProducer),
+		client: c, cfg: cfg, topics: make(map[string]*topicProducer),
 		appenders: make(map[TopicPartition]*appender), ids: newProducerIDs(), appends: newProducerIDs(),
 	}
+	p.memory.free.Store(cfg.bufferBytes)
 	p.eager.on = cfg.linger == DefaultLinger
 	p.pool.New = func() any { return record.NewBuilder(record.BuilderOptions{Compression: cfg.compression}) }
 	p.entries.New = func() any { return new([]entry) }
@@ -135,27 +134,30 @@ func (p *Producer) accept(ctx context.Context, r *Record, urgent bool, done func
 	if r.Timestamp.IsZero() {
 		r.Timestamp = time.Now()
 	}
-	e := entry{record: r, done: done}
-	size := record.RecordSizeMax(encodable(r))
-	if size+record.HeaderSize > p.cfg.maxRecordBytes {
+	in := incoming{entry: entry{record: r, done: done}, encodable: encodable(r), urgent: urgent}
+	in.size = record.RecordSizeMax(in.encodable)
+	if in.size+record.HeaderSize > p.cfg.maxRecordBytes {
 		return &Error{
 			Op: "Produce", Code: CodeMessageTooLarge, Topic: r.Topic, Partition: part,
-			Message: fmt.Sprintf("the record needs %d bytes, the limit is %d", size+record.HeaderSize, p.cfg.maxRecordBytes),
+			Message: fmt.Sprintf("the record needs %d bytes, the limit is %d", in.size+record.HeaderSize, p.cfg.maxRecordBytes),
 		}
 	}
-	if err := p.reserve(ctx, entryCost(size)); err != nil {
+	if err := p.reserve(ctx, entryCost(in.size)); err != nil {
 		return err
 	}
-	p.gate.RLock()
-	defer p.gate.RUnlock()
-	err = ErrClosed
-	if !p.closed {
-		err = t.add(part, n, e, size, urgent)
+	if err := t.add(part, n, &in); err != nil {
+		p.memory.release(entryCost(in.size))
+		return err
 	}
-	if err != nil {
-		p.memory.Release(entryCost(size))
-	}
-	return err
+	return nil
+}
+
+// incoming is a record on its way into a batch.
+type incoming struct {
+	entry
+	encodable record.Record
+	size      int // encoded, at most
+	urgent    bool
 }
 
 // entry is an accepted record. It is small: a batch has thousands of them.
@@ -173,6 +175,12 @@ func encodable(r *Record) record.Record {
 
 // topic returns the topic's producer and its number of partitions.
 func (p *Producer) topic(ctx context.Context, name string) (*topicProducer, int32, error) {
+	if t := p.recent.Load(); t != nil && t.name == name {
+		if n, ok := t.knownCount(); ok {
+			return t, n, nil
+		}
+	}
+	generation := p.client.meta.generation.Load() // before the count, which may be newer, but not older
 	n, ok := p.client.meta.count(name)
 	if !ok {
 		wait, cancel := context.WithTimeout(ctx, p.cfg.maxBlock)
@@ -182,20 +190,27 @@ func (p *Producer) topic(ctx context.Context, name string) (*topicProducer, int3
 			return nil, 0, err
 		}
 	}
+	t := p.topicProducer(name)
+	t.known.Store(&partitionCount{generation: generation, n: n})
+	p.recent.Store(t)
+	return t, n, nil
+}
+
+func (p *Producer) topicProducer(name string) *topicProducer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := p.topics[name]
 	if t == nil {
-		t = &topicProducer{p: p, name: name, partitions: make(map[int32]*partitionProducer), sticky: -1}
+		t = &topicProducer{p: p, name: name, partitions: make(map[int32]*partitionProducer)}
 		p.topics[name] = t
 		p.client.meta.use(name)
 	}
-	return t, n, nil
+	return t
 }
 
 // reserve takes memory for a record, waiting for acknowledgements to free some.
 func (p *Producer) reserve(ctx context.Context, n int64) error {
-	if p.memory.TryAcquire(n) {
+	if p.memory.tryAcquire(n) {
 		return nil
 	}
 	p.waiting.Add(1)
@@ -204,7 +219,7 @@ func (p *Producer) reserve(ctx context.Context, n int64) error {
 	wait, cancel := context.WithTimeoutCause(ctx, p.cfg.maxBlock, ErrBufferFull)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
-	if err := p.memory.Acquire(wait, n); err != nil {
+	if err := p.memory.acquire(wait, n); err != nil {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -253,13 +268,12 @@ func (p *Producer) Flush(ctx context.Context) error {
 // Close flushes and ends the producer. When ctx ends first, the records that are still waiting fail with ErrClosed. It is an error to produce
 // afterwards.
 func (p *Producer) Close(ctx context.Context) error {
-	p.gate.Lock()
-	already := p.closed
-	p.closed = true
-	p.gate.Unlock()
-	if already {
+	if p.closed.Swap(true) {
 		p.wg.Wait()
 		return nil
+	}
+	for _, pp := range p.partitionProducers() { // there will be no others (see topicProducer.partition)
+		pp.close()
 	}
 	err := p.Flush(ctx)
 	p.cancel()
@@ -269,45 +283,48 @@ func (p *Producer) Close(ctx context.Context) error {
 
 // topicProducer is one topic of a producer.
 type topicProducer struct {
-	p    *Producer
-	name string
+	p     *Producer
+	name  string
+	known atomic.Pointer[partitionCount]
+	stuck atomic.Pointer[partitionProducer] // takes records without a partition of their own; nil: choose one
 
 	mu         sync.Mutex
 	partitions map[int32]*partitionProducer
-	sticky     int32 // partition that takes records without a partition of their own; -1: choose one
 }
 
-// add puts an entry into a batch of the partition, or of the one whose turn it is.
-func (t *topicProducer) add(part, n int32, e entry, size int, urgent bool) error {
-	if part != PartitionSticky {
-		return t.partition(part).add(e, size, urgent)
-	}
-	if pp := t.stuckTo(n); pp != nil && pp.addToOpen(e, size, urgent) {
-		return nil
-	}
-	return t.choose(n).add(e, size, urgent)
+// partitionCount is a topic's number of partitions as of a generation of the metadata.
+type partitionCount struct {
+	generation uint64
+	n          int32
 }
 
-// stuckTo returns the partition that records without one go to at present.
-func (t *topicProducer) stuckTo(n int32) *partitionProducer {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.sticky < 0 || t.sticky >= n {
-		return nil
-	}
-	return t.partitions[t.sticky]
+// knownCount is the topic's number of partitions, unless metadata has come since it was looked up.
+func (t *topicProducer) knownCount() (int32, bool) {
+	k := t.known.Load()
+	return k.n, k.generation == t.p.client.meta.generation.Load()
 }
 
-// choose moves on to another partition: of two random ones with a leader, that with less waiting, so that a slow broker gets less.
+// add puts a record into a batch of the partition, or of the one whose turn it is.
+func (t *topicProducer) add(part, n int32, in *incoming) error {
+	if part == PartitionSticky {
+		if pp := t.stuck.Load(); pp != nil && pp.tp.Partition < n && pp.addToOpen(in) {
+			return nil
+		}
+		return t.choose(n).add(in)
+	}
+	return t.partition(part).add(in)
+}
+
+// choose moves on to another partition: of two random ones with a leader, that with less waiting, so that a slow broker gets less. It is nil once the producer is closed.
 func (t *topicProducer) choose(n int32) *partitionProducer {
-	a, b := t.random(n), t.random(n)
-	pa, pb := t.partition(a), t.partition(b)
-	if pb.queued.Load() < pa.queued.Load() {
-		a, pa = b, pb
+	pa, pb := t.partition(t.random(n)), t.partition(t.random(n))
+	if pa == nil || pb == nil {
+		return nil
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.sticky = a
+	if pb.queued.Load() < pa.queued.Load() {
+		pa = pb
+	}
+	t.stuck.Store(pa)
 	return pa
 }
 
@@ -321,11 +338,13 @@ func (t *topicProducer) random(n int32) int32 {
 	return rand.Int32N(n)
 }
 
+// partition returns the producer of one partition. There are no new ones once the producer is closed: Close, which looks for those there are after it has set closed,
+// has either seen this one or made it nil.
 func (t *topicProducer) partition(i int32) *partitionProducer {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	pp := t.partitions[i]
-	if pp == nil {
+	if pp == nil && !t.p.closed.Load() {
 		pp = newPartitionProducer(t.p, TopicPartition{t.name, i})
 		t.partitions[i] = pp
 		t.p.wg.Go(pp.run)

@@ -45,14 +45,14 @@ type accumulator struct {
 	ready  []*batch // full
 	live   []*batch // all that are not done, in order of creation
 	inbox  []answer // from the streams
-	closed bool     // the goroutine has ended
+	closed bool     // takes no more
 }
 
 // partitionProducer is one partition of a producer. Its goroutine (run) alone touches what is below wake.
 type partitionProducer struct {
 	p      *Producer
 	tp     TopicPartition
-	queued atomic.Int64 // bytes waiting
+	queued atomic.Int64 // bytes of the batches that are not done and take no more records
 	acc    accumulator
 	wake   chan struct{} // capacity 1
 
@@ -66,7 +66,7 @@ type partitionProducer struct {
 	epoch    int16
 	next     int32     // sequence of the next batch
 	badID    int64     // an ID that must be replaced
-	hunt     hunt      // for another leader
+	leader   int32     // broker last sent to
 	askedAt  time.Time // when suspect last asked who leads
 	failures int       // drains since the last success
 	retryAt  time.Time
@@ -84,23 +84,25 @@ func (pp *partitionProducer) signal() {
 	}
 }
 
-// add appends a record of at most size bytes to the open batch, or to a new one if that is full. It fails once the goroutine has ended.
-func (pp *partitionProducer) add(e entry, size int, urgent bool) error {
+// add appends a record to the open batch, or to a new one if that is full. It fails once the producer is closed; then there may be no pp.
+func (pp *partitionProducer) add(in *incoming) error {
+	if pp == nil {
+		return ErrClosed
+	}
 	pp.acc.mu.Lock()
 	if pp.acc.closed {
 		pp.acc.mu.Unlock()
 		return ErrClosed
 	}
-	if o := pp.acc.open; o != nil && o.builder.Size()+size > pp.p.cfg.batchBytes {
-		pp.acc.ready = append(pp.acc.ready, o)
-		pp.acc.open = nil
+	if o := pp.acc.open; o != nil && o.builder.Size()+in.size > pp.p.cfg.batchBytes {
+		pp.acc.ready = append(pp.acc.ready, pp.shut())
 	}
 	fresh := pp.acc.open == nil
 	if fresh {
 		pp.acc.open = pp.newBatch()
 		pp.acc.live = append(pp.acc.live, pp.acc.open)
 	}
-	notify := pp.put(pp.acc.open, e, size, urgent) || fresh
+	notify := pp.put(pp.acc.open, in) || fresh
 	pp.acc.mu.Unlock()
 	if notify {
 		pp.signal()
@@ -109,14 +111,14 @@ func (pp *partitionProducer) add(e entry, size int, urgent bool) error {
 }
 
 // addToOpen appends a record if that needs no new batch.
-func (pp *partitionProducer) addToOpen(e entry, size int, urgent bool) bool {
+func (pp *partitionProducer) addToOpen(in *incoming) bool {
 	pp.acc.mu.Lock()
 	o := pp.acc.open
-	if pp.acc.closed || o == nil || o.builder.Size()+size > pp.p.cfg.batchBytes {
+	if pp.acc.closed || o == nil || o.builder.Size()+in.size > pp.p.cfg.batchBytes {
 		pp.acc.mu.Unlock()
 		return false
 	}
-	notify := pp.put(o, e, size, urgent)
+	notify := pp.put(o, in)
 	pp.acc.mu.Unlock()
 	if notify {
 		pp.signal()
@@ -124,22 +126,35 @@ func (pp *partitionProducer) addToOpen(e entry, size int, urgent bool) bool {
 	return true
 }
 
+// shut takes the open batch, to which nothing is added any more. acc.mu is held.
+func (pp *partitionProducer) shut() *batch {
+	o := pp.acc.open
+	pp.acc.open = nil
+	pp.queued.Add(o.cost)
+	return o
+}
+
+// close lets no more records in.
+func (pp *partitionProducer) close() {
+	pp.acc.mu.Lock()
+	defer pp.acc.mu.Unlock()
+	pp.acc.closed = true
+}
+
 func (pp *partitionProducer) newBatch() *batch {
 	entries := pp.p.entries.Get().(*[]entry)
 	return &batch{builder: pp.p.pool.Get().(*record.Builder), entries: *entries, pooled: entries, created: time.Now(), done: make(chan struct{})}
 }
 
-// put adds an entry to a batch that has room for it, and tells whether the batch has become urgent by that.
-func (pp *partitionProducer) put(b *batch, e entry, size int, urgent bool) bool {
+// put adds a record to a batch that has room for it, and tells whether the batch has become urgent by that.
+func (pp *partitionProducer) put(b *batch, in *incoming) bool {
 	// A builder without MaxBytes of its own takes whatever maxRecordBytes lets through.
-	_ = b.builder.Append(encodable(e.record))
-	e.record.Partition, e.record.Offset = pp.tp.Partition, -1
-	b.entries = append(b.entries, e)
-	cost := entryCost(size)
-	b.cost += cost
-	pp.queued.Add(cost)
-	became := urgent && !b.urgent
-	b.urgent = b.urgent || urgent
+	_ = b.builder.Append(in.encodable)
+	in.record.Partition, in.record.Offset = pp.tp.Partition, -1
+	b.entries = append(b.entries, in.entry)
+	b.cost += entryCost(in.size)
+	became := in.urgent && !b.urgent
+	b.urgent = b.urgent || in.urgent
 	return became
 }
 
@@ -175,8 +190,7 @@ func (pp *partitionProducer) take(now time.Time) (*batch, time.Time) {
 		}
 		pp.p.eager.spend(now)
 	}
-	pp.acc.open = nil
-	return o, time.Time{}
+	return pp.shut(), time.Time{}
 }
 
 // takeExpired removes the next waiting batch if its delivery timeout is over; else it says when that will be.
@@ -194,7 +208,7 @@ func (pp *partitionProducer) takeExpired(now time.Time) (*batch, time.Time) {
 		return nil, end
 	}
 	if b == pp.acc.open {
-		pp.acc.open = nil
+		pp.shut()
 	} else {
 		pp.acc.ready = slices.Delete(pp.acc.ready, 0, 1)
 	}
@@ -227,7 +241,7 @@ func (pp *partitionProducer) complete(b *batch, base, appendTimeMs int64, err er
 	pp.acc.live = slices.DeleteFunc(pp.acc.live, func(x *batch) bool { return x == b })
 	pp.acc.mu.Unlock()
 	pp.queued.Add(-b.cost)
-	pp.p.memory.Release(b.cost)
+	pp.p.memory.release(b.cost)
 	for i := range b.entries {
 		r := b.entries[i].record
 		if err == nil && base >= 0 {
@@ -249,6 +263,9 @@ func (pp *partitionProducer) complete(b *batch, base, appendTimeMs int64, err er
 func (pp *partitionProducer) failRest() {
 	pp.acc.mu.Lock()
 	pp.acc.closed = true
+	if pp.acc.open != nil {
+		pp.shut()
+	}
 	left := slices.Clone(pp.acc.live)
 	pp.acc.mu.Unlock()
 	for _, b := range left {
