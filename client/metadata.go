@@ -14,7 +14,7 @@ import (
 
 const (
 	// refreshPause is the least time between two metadata requests of one client.
-	refreshPause = 50 * time.Millisecond
+	refreshPause = 20 * time.Millisecond
 	// metadataTry is how long the first broker may take to answer; each next one twice as long, so that a frozen one does not hold up all.
 	metadataTry = 500 * time.Millisecond
 	// unknownTopicWait is how long a topic may be unknown before that is an error: brokers learn of a new topic one after another.
@@ -162,7 +162,7 @@ func (c *Client) partitions(ctx context.Context, topic string) (int32, error) {
 		c.meta.requestRefresh()
 		select {
 		case <-changed:
-		case <-time.After(4 * refreshPause):
+		case <-time.After(5 * refreshPause):
 		case <-c.ctx.Done():
 			return 0, ErrClosed
 		case <-wait.Done():
@@ -310,15 +310,21 @@ func (m *metaCache) unknown(topic string) bool {
 
 // leader returns the broker that leads a partition as far as is known.
 func (m *metaCache) leader(tp TopicPartition) (Broker, bool) {
+	b, _, ok := m.leadership(tp)
+	return b, ok
+}
+
+// leadership is leader with the leader epoch.
+func (m *metaCache) leadership(tp TopicPartition) (leader Broker, epoch int32, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := m.topics[tp.Topic]
 	if t == nil || tp.Partition < 0 || int(tp.Partition) >= len(t.partitions) {
-		return Broker{}, false
+		return Broker{}, 0, false
 	}
-	id := t.partitions[tp.Partition].leader
-	addr, ok := m.brokers[id]
-	return Broker{ID: id, Address: addr}, ok
+	p := t.partitions[tp.Partition]
+	addr, ok := m.brokers[p.leader]
+	return Broker{ID: p.leader, Address: addr}, p.epoch, ok
 }
 
 // setLeader believes a broker that says who leads.

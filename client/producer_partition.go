@@ -66,7 +66,7 @@ type partitionProducer struct {
 	epoch    int16
 	next     int32     // sequence of the next batch
 	badID    int64     // an ID that must be replaced
-	leader   int32     // broker last sent to
+	hunt     hunt      // for another leader
 	askedAt  time.Time // when suspect last asked who leads
 	failures int       // drains since the last success
 	retryAt  time.Time
