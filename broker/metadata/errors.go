@@ -23,6 +23,9 @@ var (
 	// ErrMetadataLost: broker.json says that the broker took part in the metadata group, but the group's files are gone. A member that forgot
 	// its votes must not come back: empty the whole data directory, and the broker joins as a new incarnation.
 	ErrMetadataLost = errors.New("metadata: files are missing")
+	// ErrDamaged: the group's log, snapshots, term or vote do not have the bits that were stored. A member that may have forgotten what it acknowledged, or whom it
+	// voted for, must not come back: empty the whole data directory, and the broker joins as a new incarnation, whose replicas are rebuilt from the others.
+	ErrDamaged = errors.New("metadata: damaged")
 	// ErrPledged: the broker has promised its first vote to another attempt at bootstrapping.
 	ErrPledged = errors.New("metadata: pledged to another bootstrap")
 )

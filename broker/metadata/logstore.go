@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,8 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+
+	"github.com/flotilla-log/flotilla/partition/stable/boltfile"
 )
 
 // Stores are a log and snapshots that are not files. What either has answered is durable.
@@ -19,34 +22,57 @@ type Stores struct {
 	Snapshots raft.SnapshotStore
 }
 
+const logFile = "raft.db"
+
 // LogBackend holds the entries: raft.db, or what Config.Stores has.
 type LogBackend interface {
 	raft.LogStore
 	io.Closer
 }
 
-// logStore is the group's log. It remembers whether the last write failed.
+// logStore is the group's log. It gives each entry a check (logcheck.go), and remembers whether the last write failed.
 type logStore struct {
 	LogBackend
 	failed atomic.Pointer[error]
+	// onDamage is told of a damaged entry that was read.
+	onDamage func(error)
+
+	from atomic.Uint64 // seal.from, for readers
+
+	// gate has a place for whoever changes the log: raft does so from two goroutines. It is no mutex, as it is held during disk writes, which take virtual time in a simulation.
+	gate  chan struct{}
+	seal  sealed
+	last  uint64 // of the newest entry, 0 if there is none
+	check uint32 // of the newest entry
 }
 
-// openLog opens raft.db. bbolt panics on some damaged files; that becomes an error.
+// newLogStore takes over a log and reads all of it. ErrDamaged, ErrNewerFormat.
+func newLogStore(b LogBackend) (*logStore, error) {
+	l := &logStore{LogBackend: b, gate: make(chan struct{}, 1)}
+	if err := l.verify(); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return l, nil
+}
+
+// openLog opens raft.db. What bbolt would not survive is found before. ErrDamaged, ErrNewerFormat.
 func openLog(dir string) (l *logStore, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			l, err = nil, fmt.Errorf("%w: raft.db: %v", ErrMalformed, r)
-		}
-	}()
+	_, err = boltfile.Read(filepath.Join(dir, logFile))
+	switch {
+	case errors.Is(err, boltfile.ErrDamaged):
+		return nil, fmt.Errorf("%w: raft.db: %w", ErrDamaged, err)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("open raft.db: %w", err)
+	}
 	bolt, err := raftboltdb.New(raftboltdb.Options{
-		Path:                    filepath.Join(dir, "raft.db"),
+		Path:                    filepath.Join(dir, logFile),
 		BoltOptions:             &bbolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
 		MsgpackUseNewTimeFormat: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open raft.db: %w", err)
 	}
-	return &logStore{LogBackend: bolt}, nil
+	return newLogStore(bolt)
 }
 
 // StoreLog implements raft.LogStore.
@@ -54,7 +80,9 @@ func (l *logStore) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Lo
 
 // StoreLogs implements raft.LogStore.
 func (l *logStore) StoreLogs(logs []*raft.Log) error {
-	err := l.LogBackend.StoreLogs(logs)
+	l.gate <- struct{}{}
+	defer func() { <-l.gate }()
+	err := l.storeChecked(logs)
 	if err != nil {
 		l.failed.Store(&err)
 		return err

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,7 +89,7 @@ type Node struct {
 }
 
 // Open starts the node on what is in Dir. Without a Raft configuration there, it waits to be bootstrapped (TryBootstrap)
-// or to be added by the controller of a cluster that learns of this broker through gossip. ErrMetadataLost, ErrNewerFormat, ErrMalformed.
+// or to be added by the controller of a cluster that learns of this broker through gossip. ErrMetadataLost, ErrDamaged, ErrNewerFormat, ErrMalformed.
 func Open(cfg Config) (*Node, error) {
 	cfg.Timing.setDefaults()
 	if cfg.Logger == nil {
@@ -126,21 +128,47 @@ func (n *Node) open() (err error) {
 // openStores opens log and snapshots; after an error nothing is left open.
 func (n *Node) openStores() (*logStore, raft.SnapshotStore, error) {
 	if s := n.cfg.Stores; s != nil {
-		return &logStore{LogBackend: s.Log}, s.Snapshots, nil
+		logs, err := newLogStore(s.Log)
+		if err != nil {
+			return nil, nil, err
+		}
+		return n.withSnapshots(logs, s.Snapshots)
 	}
 	if err := os.MkdirAll(n.cfg.Dir, 0o755); err != nil {
 		return nil, nil, err
+	}
+	files, err := raft.NewFileSnapshotStoreWithLogger(n.cfg.Dir, keepSnapshots, quiet(n.log.Named("snapshots")))
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := os.Stat(filepath.Join(n.cfg.Dir, logFile)); errors.Is(err, fs.ErrNotExist) {
+		list, err := files.List()
+		if err != nil {
+			return nil, nil, err
+		}
+		if n.cfg.Identity.record().Member || len(list) > 0 {
+			return nil, nil, fmt.Errorf("%w: %s: %s", ErrMetadataLost, logFile, remedy)
+		}
 	}
 	logs, err := openLog(n.cfg.Dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.cfg.Dir, keepSnapshots, quiet(n.log.Named("snapshots")))
+	return n.withSnapshots(logs, files)
+}
+
+// withSnapshots checks the snapshots and closes the log on an error.
+func (n *Node) withSnapshots(logs *logStore, store raft.SnapshotStore) (*logStore, raft.SnapshotStore, error) {
+	logs.onDamage = n.fail
+	snapshots, err := newCheckedSnapshots(store, n.log)
 	if err != nil {
 		return nil, nil, errors.Join(err, logs.Close())
 	}
 	return logs, snapshots, nil
 }
+
+// remedy is what helps against lost and damaged files.
+const remedy = "empty the broker's whole data directory to let it join as a new one; its replicas are rebuilt from the others"
 
 // checkFiles refuses to start a member whose files are gone, and completes a bootstrap that was interrupted.
 func (n *Node) checkFiles(snapshots raft.SnapshotStore) error {
@@ -152,13 +180,35 @@ func (n *Node) checkFiles(snapshots raft.SnapshotStore) error {
 	if err != nil {
 		return err
 	}
+	if d, ok := n.cfg.Stable.(interface{ Damaged() error }); ok && d.Damaged() != nil {
+		return fmt.Errorf("%w: %w: %s", ErrDamaged, d.Damaged(), remedy)
+	}
 	if last > 0 || len(list) > 0 {
-		return nil
+		return n.checkTogether(last, list)
 	}
 	if n.cfg.Identity.record().Member {
-		return fmt.Errorf("%w: empty the broker's data directory to let it join as a new one", ErrMetadataLost)
+		return fmt.Errorf("%w: %s", ErrMetadataLost, remedy)
 	}
 	return n.completeBootstrap()
+}
+
+// checkTogether finds what is missing between snapshot, log and vote store: raft would panic at a gap, and vote a second time in a term that it does not know of.
+func (n *Node) checkTogether(last uint64, list []*raft.SnapshotMeta) error {
+	first, err := n.logs.FirstIndex()
+	if err != nil {
+		return err
+	}
+	covered := uint64(0)
+	if len(list) > 0 {
+		covered = list[0].Index
+	}
+	if last > covered && first > covered+1 {
+		return fmt.Errorf("%w: the log begins with entry %d, and the newest sound snapshot ends with %d: %s", ErrDamaged, first, covered, remedy)
+	}
+	if term, err := n.cfg.Stable.GetUint64([]byte("CurrentTerm")); err != nil || term == 0 {
+		return fmt.Errorf("%w: the vote store knows no term of the metadata group: %s", ErrMetadataLost, remedy)
+	}
+	return nil
 }
 
 func (n *Node) startRaft(snapshots raft.SnapshotStore) error {

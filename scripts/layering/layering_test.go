@@ -45,7 +45,7 @@ var rules = []rule{
 	{of: "broker/metrics/...", may: []string{"broker/metrics/...", "broker/api/...", "proto/record/..."}},
 	// Consumer groups are a state machine that partition runs without either knowing the other; they share raftlog's index type.
 	{of: "broker/group/...", may: []string{"broker/group/...", "broker/api/...", "raftlog", "proto/record/..."}},
-	{of: "broker/metadata/...", may: []string{"broker/metadata/...", "broker/api/...", "partition/transport/...", "raftlog/vfs/...", "proto/record/...", "membership/..."}},
+	{of: "broker/metadata/...", may: []string{"broker/metadata/...", "broker/api/...", "partition/transport/...", "partition/stable/boltfile", "raftlog/vfs/...", "proto/record/...", "membership/..."}},
 	// The simulation is client, brokers and checker in one process.
 	{of: "broker/brokertest/sim/...", may: []string{"broker/...", "partition/...", "raftlog/...", "membership/...", "proto/...", "client/...", "scripts/chaos/history", "scripts/chaos/checker"}},
 	{of: "broker/...", may: []string{"broker/...", "partition/...", "raftlog/...", "membership/...", "proto/..."}},
