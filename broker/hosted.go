@@ -285,7 +285,7 @@ func (h *hosted) openReplica() error {
 		return nil
 	}
 	// Without effect on a replica that has any state; one that had some and lost it does not come here (prepareDir).
-	if err := r.Bootstrap(metadata.Servers(p.Initial)); err != nil {
+	if err := r.Bootstrap(h.ctx, metadata.Servers(p.Initial)); err != nil {
 		h.closeReplica()
 		return fmt.Errorf("bootstrapping: %w", err)
 	}

@@ -144,7 +144,7 @@ func BenchmarkIdle(b *testing.B) {
 				b.Fatal(err)
 			}
 			more = append(more, r)
-			if err := r.Bootstrap([]raft.Server{c.nodes[0].server, c.nodes[1].server, c.nodes[2].server}); err != nil {
+			if err := r.Bootstrap(context.Background(), []raft.Server{c.nodes[0].server, c.nodes[1].server, c.nodes[2].server}); err != nil {
 				b.Fatal(err)
 			}
 		}

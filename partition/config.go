@@ -22,7 +22,7 @@ type Config struct {
 	LocalID   raft.ServerID      // "<broker>-<incarnation>-<generation>"
 	LocalAddr raft.ServerAddress // the broker ID as text; empty: the transport's
 	Transport *transport.Transport
-	Stable    raft.StableStore
+	Stable    raft.StableStore // closed with the replica if it has a Close, which ends writes that wait
 	Settings  Settings
 	Machine   Machine // nil: none
 	Budget    *Budget // of the whole broker; nil: only the partition's own limit

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -85,23 +86,23 @@ func TestInterruptedBootstrap(t *testing.T) {
 	n.disk.Add(vfs.Rule{Op: vfs.OpWrite, Glob: "*.log*", Err: vfs.ErrNoSpace})
 	n.start()
 	servers := []raft.Server{n.server}
-	if err := n.rep.Bootstrap(servers); err == nil {
+	if err := n.rep.Bootstrap(context.Background(), servers); err == nil {
 		t.Fatal("bootstrapped on a full disk")
 	}
 	n.discard()
 	n.start()
-	if err := n.rep.Bootstrap(servers); !errors.Is(err, raftlog.ErrNoSpace) {
+	if err := n.rep.Bootstrap(context.Background(), servers); !errors.Is(err, raftlog.ErrNoSpace) {
 		t.Fatalf("still on a full disk: %v", err)
 	}
 	n.discard()
 	n.disk.Clear()
 	n.start()
-	if err := n.rep.Bootstrap(servers); !errors.Is(err, raftlog.ErrOutOfStep) {
+	if err := n.rep.Bootstrap(context.Background(), servers); !errors.Is(err, raftlog.ErrOutOfStep) {
 		t.Fatalf("with space: %v", err)
 	}
 	n.discard()
 	n.start()
-	if err := n.rep.Bootstrap(servers); err != nil {
+	if err := n.rep.Bootstrap(context.Background(), servers); err != nil {
 		t.Fatal(err)
 	}
 	c.fill(1, 10)

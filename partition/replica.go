@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -176,13 +177,22 @@ func (r *Replica) newSequencer() *sequencer {
 }
 
 // Bootstrap gives a group its first configuration. It is for a group's first replicas only, and all must be given the same list, in the same order; it is ignored if there is
-// any state already. An earlier one that was interrupted is completed; then the error wraps raftlog.ErrOutOfStep, and the replica has to be opened again.
-func (r *Replica) Bootstrap(servers []raft.Server) error {
+// any state already. An earlier one that was interrupted is completed; then the error wraps raftlog.ErrOutOfStep, and the replica has to be opened again. It waits while there
+// is no space for raft's term; when ctx ends meanwhile the outcome is unknown, and the replica has to be closed.
+func (r *Replica) Bootstrap(ctx context.Context, servers []raft.Server) error {
 	if err := r.broken(); err != nil {
 		return err
 	}
 	first := raft.Configuration{Servers: servers}
-	err := r.raft.BootstrapCluster(first).Error()
+	done := make(chan error, 1)
+	// Raft that could not store its term stands still: it answers no more, and then this goroutine stays.
+	go func() { done <- r.raft.BootstrapCluster(first).Error() }()
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		return fmt.Errorf("%s: bootstrap: %w", r.cfg.Name, ctx.Err())
+	}
 	if errors.Is(err, raft.ErrCantBootstrap) {
 		err = r.completeBootstrap(first)
 	}
@@ -273,6 +283,9 @@ func (r *Replica) halt() {
 				r.nominate()
 			}
 			r.group.Close() // ends raft's calls to peers, which it would wait for, and the elector's
+			if c, ok := r.cfg.Stable.(io.Closer); ok {
+				_ = c.Close() // ends a wait for space for raft's term
+			}
 			r.elector.Close()
 			f.Error()
 			close(r.halted)

@@ -2,6 +2,7 @@ package partitiontest
 
 import (
 	"bytes"
+	"context"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -57,7 +58,7 @@ func New(t testing.TB, opts Options) *Cluster {
 	}
 	for _, g := range opts.Groups {
 		for _, b := range c.Brokers {
-			if err := b.Replica(g).Bootstrap(c.servers()); err != nil {
+			if err := b.Replica(g).Bootstrap(context.Background(), c.servers()); err != nil {
 				t.Fatal(err)
 			}
 		}
