@@ -77,9 +77,9 @@ func ValidateRecords(b []byte, limit int) error {
 		if err != nil {
 			return err
 		}
-		delta, err := checkRecord(body)
-		if err != nil {
-			return fmt.Errorf("record %d: %w", i, err)
+		delta, ok := checkRecord(body)
+		if !ok {
+			return fmt.Errorf("record %d: %w: does not parse", i, ErrCorrupt)
 		}
 		if delta != int64(i) {
 			return fmt.Errorf("%w: record %d has offset delta %d", ErrInvalid, i, delta)
@@ -135,24 +135,8 @@ func (p *parser) next(r *Record) error {
 	if err != nil {
 		return err
 	}
-	s := scanner{b: body}
-	s.skip(1) // attributes
-	r.Timestamp = p.header.BaseTimestamp + s.varint()
-	delta := s.varint()
-	r.Key = s.bytes()
-	r.Value = s.bytes()
-	for range s.headerCount() {
-		key := s.bytes()
-		if key == nil {
-			s.bad = true
-		}
-		value := s.bytes()
-		if s.bad {
-			break
-		}
-		r.Headers = append(r.Headers, HeaderField{Key: string(key), Value: value})
-	}
-	if s.bad || len(s.b) > 0 {
+	delta, ok := p.parse(body, r)
+	if !ok {
 		return fmt.Errorf("%w: record %d does not parse", ErrCorrupt, i)
 	}
 	if delta <= p.delta || delta > int64(p.header.LastOffsetDelta) {
@@ -174,77 +158,99 @@ func (p *parser) finish() error {
 	return nil
 }
 
-// checkRecord parses a record's body without keeping anything of it and returns its offset delta.
-func checkRecord(body []byte) (int64, error) {
-	s := scanner{b: body}
-	s.skip(1)
-	s.varint()
-	delta := s.varint()
-	s.bytes()
-	s.bytes()
-	for range s.headerCount() {
-		if s.bytes() == nil {
-			s.bad = true
+// parse reads a record's body into r, all but its offset, of which it returns the delta.
+func (p *parser) parse(body []byte, r *Record) (delta int64, ok bool) {
+	stamp, delta, b, ok := cutHead(body)
+	if !ok {
+		return 0, false
+	}
+	r.Timestamp = p.header.BaseTimestamp + stamp
+	if r.Key, b, ok = cutBytes(b); !ok {
+		return 0, false
+	}
+	if r.Value, b, ok = cutBytes(b); !ok {
+		return 0, false
+	}
+	n, b, ok := cutHeaderCount(b)
+	if !ok {
+		return 0, false
+	}
+	for range n {
+		var key, value []byte
+		if key, b, ok = cutBytes(b); !ok || key == nil {
+			return 0, false
 		}
-		s.bytes()
-		if s.bad {
-			break
+		if value, b, ok = cutBytes(b); !ok {
+			return 0, false
+		}
+		r.Headers = append(r.Headers, HeaderField{Key: string(key), Value: value})
+	}
+	return delta, len(b) == 0
+}
+
+// checkRecord is parse that keeps nothing.
+func checkRecord(body []byte) (delta int64, ok bool) {
+	_, delta, b, ok := cutHead(body)
+	if !ok {
+		return 0, false
+	}
+	if _, b, ok = cutBytes(b); !ok {
+		return 0, false
+	}
+	if _, b, ok = cutBytes(b); !ok {
+		return 0, false
+	}
+	n, b, ok := cutHeaderCount(b)
+	if !ok {
+		return 0, false
+	}
+	for range n {
+		var key []byte
+		if key, b, ok = cutBytes(b); !ok || key == nil {
+			return 0, false
+		}
+		if _, b, ok = cutBytes(b); !ok {
+			return 0, false
 		}
 	}
-	if s.bad || len(s.b) > 0 {
-		return 0, fmt.Errorf("%w: does not parse", ErrCorrupt)
-	}
-	return delta, nil
+	return delta, len(b) == 0
 }
 
-// scanner reads fields one after another; once bad, it gives zeroes.
-type scanner struct {
-	b   []byte
-	bad bool
-}
-
-func (s *scanner) skip(n int) {
-	if s.bad || len(s.b) < n {
-		s.bad = true
-		return
+// cutHead reads what stands before a record's key: attributes, which mean nothing, and the deltas of timestamp and offset.
+func cutHead(body []byte) (stamp, delta int64, rest []byte, ok bool) {
+	if len(body) == 0 {
+		return 0, 0, nil, false
 	}
-	s.b = s.b[n:]
-}
-
-func (s *scanner) varint() int64 {
-	if s.bad {
-		return 0
-	}
-	v, n := readVarint(s.b)
+	stamp, n := readVarint(body[1:])
 	if n == 0 {
-		s.bad = true
-		return 0
+		return 0, 0, nil, false
 	}
-	s.b = s.b[n:]
-	return v
+	rest = body[1+n:]
+	delta, n = readVarint(rest)
+	return stamp, delta, rest[n:], n > 0
 }
 
-// bytes reads a length and that many bytes; nil for null (length -1), which an empty, non-nil slice is not.
-func (s *scanner) bytes() []byte {
-	n := s.varint()
-	if s.bad || n == -1 {
-		return nil
+// cutBytes reads a length and that many bytes; nil for null (length -1), which an empty, non-nil slice is not.
+func cutBytes(b []byte) (v, rest []byte, ok bool) {
+	n, w := readVarint(b)
+	switch {
+	case w == 0:
+		return nil, nil, false
+	case n == -1:
+		return nil, b[w:], true
+	case n < 0 || n > int64(len(b)-w):
+		return nil, nil, false
 	}
-	if n < 0 || n > int64(len(s.b)) {
-		s.bad = true
-		return nil
-	}
-	v := s.b[:n:n]
-	s.b = s.b[n:]
-	return v
+	end := w + int(n)
+	return b[w:end:end], b[end:], true
 }
 
-// headerCount reads the number of headers, each of which takes two bytes at least.
-func (s *scanner) headerCount() int {
-	n := s.varint()
-	if s.bad || n < 0 || n > int64(len(s.b)/2) || n > math.MaxInt32 {
-		s.bad = true
-		return 0
+// cutHeaderCount reads the number of headers, each of which takes two bytes at least.
+func cutHeaderCount(b []byte) (n int, rest []byte, ok bool) {
+	v, w := readVarint(b)
+	rest = b[w:]
+	if w == 0 || v < 0 || v > int64(len(rest)/2) || v > math.MaxInt32 {
+		return 0, nil, false
 	}
-	return int(n)
+	return int(v), rest, true
 }

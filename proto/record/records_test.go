@@ -297,3 +297,42 @@ func BenchmarkValidate64KiB(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkRecords is what looks at each record: on the way in (ValidateRecords) and at a consumer (Decode, Walk); and what makes a batch.
+func BenchmarkRecords(b *testing.B) {
+	for _, size := range []int{100, 1000} {
+		batch := recordtest.Batch(256<<10/size, size)
+		run := func(name string, f func() error) {
+			b.Run(fmt.Sprintf("%s/%dB", name, size), func(b *testing.B) {
+				b.SetBytes(int64(len(batch)))
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := f(); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+		run("validate", func() error { return record.ValidateRecords(batch, 1<<20) })
+		run("walk", func() error { return record.Walk(batch, 1<<20, func(*record.Record) error { return nil }) })
+		run("decode", func() error {
+			_, err := record.Decode(batch, 1<<20)
+			return err
+		})
+		rs, err := record.Decode(batch, 1<<20)
+		if err != nil {
+			b.Fatal(err)
+		}
+		builder := record.NewBuilder(record.BuilderOptions{})
+		run("build", func() error {
+			builder.Reset()
+			for _, r := range rs {
+				if err := builder.Append(r); err != nil {
+					return err
+				}
+			}
+			_, err := builder.Build()
+			return err
+		})
+	}
+}

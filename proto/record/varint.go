@@ -22,8 +22,18 @@ func appendVarint(b []byte, v int64) []byte {
 	return append(b, byte(u))
 }
 
-// readVarint reads a zigzag varint; n is 0 if b does not begin with one.
+// readVarint reads a zigzag varint; n is 0 if b does not begin with one. Most are of one byte, or of two.
 func readVarint(b []byte) (v int64, n int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		return unzigzag(uint64(b[0])), 1
+	}
+	return readLongVarint(b)
+}
+
+func readLongVarint(b []byte) (v int64, n int) {
+	if len(b) > 1 && b[1] < 0x80 {
+		return unzigzag(uint64(b[0]&0x7f) | uint64(b[1])<<7), 2
+	}
 	var u uint64
 	for i := 0; i < len(b) && i < maxVarintBytes; i++ {
 		c := b[i]
