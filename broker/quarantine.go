@@ -23,6 +23,9 @@ var raftTermKey = []byte("CurrentTerm")
 // The order is: directory, durably; then the marker; then Open, which may vote and acknowledge. So a marker without a directory means that
 // the directory was deleted, and a replica that forgot what it acknowledged does not come back under its name.
 func (h *hosted) prepareDir() error {
+	if err := h.m.b.stable.Damaged(h.group); err != nil {
+		return &raftlog.DamageError{File: filepath.Join(h.m.b.cfg.DataDir, stableFile), Reason: err.Error()}
+	}
 	path := filepath.Join(h.m.dir, h.dirName)
 	marker, err := h.m.b.stable.Get(h.group, markerKey)
 	if err != nil {
@@ -80,6 +83,8 @@ func (h *hosted) quarantine(cause error) {
 	h.setTrouble(fmt.Errorf("damaged, being rebuilt: %w", cause))
 	if err := h.setAside(); err != nil {
 		h.log.Error("setting the damaged files aside", "error", err)
+	} else if err := h.discardVotes(); err != nil {
+		h.log.Error("discarding the damaged votes", "error", err)
 	}
 	for h.ctx.Err() == nil {
 		_, p := h.assigned()
@@ -92,6 +97,15 @@ func (h *hosted) quarantine(cause error) {
 		}
 		h.awaitUpdate(time.Second)
 	}
+}
+
+// discardVotes removes damaged terms and votes, after the files are gone from their place. What is left is the marker, without a directory: so this replica does not come
+// back under its name, and the next one finds nothing of it.
+func (h *hosted) discardVotes() error {
+	if h.m.b.stable.Damaged(h.group) == nil {
+		return nil
+	}
+	return h.m.b.stable.Replace(h.group, markerKey, []byte(h.serverID))
 }
 
 // awaitUpdate waits for news from the metadata, and at most d.

@@ -149,6 +149,10 @@ func (b *Broker) openStable(context.Context) error {
 		// Without votes on the disk no group of this broker can go on.
 		OnFailure: func(err error) { b.fail(fmt.Errorf("storing terms and votes: %w", err)) },
 	})
+	if errors.Is(err, stable.ErrDamaged) {
+		return fmt.Errorf("%w: whom this broker's replicas voted for is not known any more, so they must not come back under their names: "+
+			"empty the whole data directory; the broker comes back as a new one, and its replicas are rebuilt from the others", err)
+	}
 	if err != nil {
 		return err
 	}
