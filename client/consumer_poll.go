@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/flotilla-log/flotilla/proto/record"
@@ -91,7 +92,11 @@ func (k *Consumer) next() *fetchState {
 // deliver moves decoded records to out, as many as there is room for, and lets the next partition have its turn. mu is held.
 func (k *Consumer) deliver(fs *fetchState, out []*Record) []*Record {
 	n := min(len(fs.records), k.cfg.maxPoll-len(out))
-	out = append(out, fs.records[:n]...)
+	if len(out) == 0 {
+		out = fs.records[:n:n] // to append to it copies it
+	} else {
+		out = append(out, fs.records[:n]...)
+	}
 	fs.position = fs.records[n-1].Offset + 1
 	fs.records = fs.records[n:]
 	if len(fs.records) == 0 {
@@ -162,22 +167,48 @@ func decodeBatch(tp TopicPartition, batch []byte, from int64, limit int) ([]*Rec
 	if h.Attributes.IsControl() || int64(h.LastOffset()) < from {
 		return nil, nil
 	}
-	decoded, err := record.Decode(batch, limit)
-	if err != nil {
+	d := recordSlab{tp: tp, epoch: h.LeaderEpoch, from: from, left: int(h.Count)}
+	if err := record.Walk(batch, limit, d.add); err != nil {
 		return nil, err
 	}
-	slab := make([]Record, len(decoded))
-	out := make([]*Record, 0, len(decoded))
-	for i := range decoded {
-		d := &decoded[i]
-		if int64(d.Offset) < from {
-			continue
-		}
-		slab[i] = Record{
-			Topic: tp.Topic, Partition: tp.Partition, Offset: int64(d.Offset), Timestamp: time.UnixMilli(d.Timestamp), Key: d.Key, Value: d.Value,
-			Headers: d.Headers, LeaderEpoch: h.LeaderEpoch,
-		}
-		out = append(out, &slab[i])
+	return d.out, nil
+}
+
+// slabRecords is how many records share an allocation. It also bounds what a batch costs that only says it has millions: room is made as records turn up.
+const slabRecords = 1024
+
+// recordSlab makes Records of a batch's records. Keys and values stay where they are.
+type recordSlab struct {
+	tp    TopicPartition
+	epoch int32
+	from  int64 // records with lower offsets are left out
+	left  int   // of those that the batch says it has
+	slab  []Record
+	out   []*Record
+
+	ms   int64 // of the last record, with time its timestamp: most have the one of the record before
+	time time.Time
+}
+
+func (d *recordSlab) add(r *record.Record) error {
+	d.left--
+	if int64(r.Offset) < d.from {
+		return nil
 	}
-	return out, nil
+	if len(d.slab) == 0 {
+		n := min(d.left+1, slabRecords)
+		d.slab, d.out = make([]Record, n), slices.Grow(d.out, n)
+	}
+	if d.ms != r.Timestamp || d.time.IsZero() {
+		d.ms, d.time = r.Timestamp, time.UnixMilli(r.Timestamp)
+	}
+	n := &d.slab[0]
+	d.slab = d.slab[1:]
+	n.Topic, n.Partition, n.Offset, n.LeaderEpoch = d.tp.Topic, d.tp.Partition, int64(r.Offset), d.epoch
+	n.Timestamp, n.Key, n.Value = d.time, r.Key, r.Value
+	if len(r.Headers) > 0 {
+		n.Headers = slices.Clone(r.Headers) // Walk uses them again
+	}
+	d.out = append(d.out, n)
+	return nil
 }
