@@ -61,7 +61,7 @@ func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithTimeout(ctx, c.cfg.requestTimeout)
 }
 
-// candidates are the addresses to ask when any broker will do: brokers in random order, then seeds that are none of them.
+// candidates are the addresses to ask when any broker will do: brokers in random order, then seeds that are none of them; and last those that did not answer lately.
 func (c *Client) candidates() []string {
 	addrs := c.meta.addresses()
 	known := make(map[string]bool, len(addrs))
@@ -77,7 +77,15 @@ func (c *Client) candidates() []string {
 	}
 	rest := addrs[first:]
 	rand.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
-	return addrs
+	var good, doubted []string
+	for _, a := range addrs {
+		if c.pool.doubted(a) {
+			doubted = append(doubted, a)
+		} else {
+			good = append(good, a)
+		}
+	}
+	return append(good, doubted...)
 }
 
 // callAny runs fn against one broker after another until it succeeds, fails for good, or the request timeout is over.
@@ -112,7 +120,11 @@ func (c *Client) callOne(ctx context.Context, op, addr string, fn func(context.C
 	}
 	attempt, cancel := context.WithTimeout(ctx, c.cfg.requestTimeout/3)
 	defer cancel()
-	return toError(ctx, op, fn(attempt, cn))
+	err = toError(ctx, op, fn(attempt, cn))
+	if code := CodeOf(err); ctx.Err() == nil && (code == CodeUnavailable || code == CodeRequestTimedOut) {
+		c.pool.doubt(addr)
+	}
+	return err
 }
 
 // retryElsewhere tells errors that another broker, or the same one a little later, may not have.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -45,17 +46,38 @@ type conn struct {
 	cluster pb.ClusterClient
 }
 
+// doubtFor is how long a broker that did not answer is asked after the others.
+const doubtFor = 3 * time.Second
+
 // pool holds one connection for each address; gRPC connects when first used and reconnects by itself.
 type pool struct {
 	opts []grpc.DialOption
 
 	mu     sync.Mutex
 	conns  map[string]*conn
+	doubts map[string]time.Time // addresses at which something was not answered, and when; pruned by doubt
 	closed bool
 }
 
 func newPool(opts []grpc.DialOption) *pool {
-	return &pool{opts: opts, conns: make(map[string]*conn)}
+	return &pool{opts: opts, conns: make(map[string]*conn), doubts: make(map[string]time.Time)}
+}
+
+// doubt notes that a broker does not answer: where any broker will do, the others are asked first for a while.
+func (p *pool) doubt(addr string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(p.doubts, func(_ string, since time.Time) bool { return now.Sub(since) > doubtFor })
+	p.doubts[addr] = now
+}
+
+// doubted tells whether a broker did not answer lately.
+func (p *pool) doubted(addr string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	since, ok := p.doubts[addr]
+	return ok && time.Since(since) <= doubtFor
 }
 
 // get returns the connection to an address. It does not wait for anything.

@@ -72,6 +72,7 @@ func (k *Consumer) leaveSilent(now time.Time, wake *alarm) (silent bool) {
 			wake.set(due)
 			continue
 		}
+		k.client.pool.doubt(addr)
 		k.client.meta.requestRefresh()
 		st.asked, st.patience = now, min(2*st.patience, silentMax)
 		wake.set(now.Add(st.patience))

@@ -80,6 +80,33 @@ func TestNewLeaderIsFound(t *testing.T) {
 	}
 }
 
+// TestSilentLeaderIsNotAskedForAnother: who suspects a leader asks the other brokers who leads, since that one may be frozen or cut off from them.
+func TestSilentLeaderIsNotAskedForAnother(t *testing.T) {
+	f, c := connect(t, 3, 1)
+	p := newProducer(t, c, client.WithPartitioner(client.Manual()), client.WithLinger(0))
+	if err := p.Produce(testContext(t), manual(0, "0")); err != nil {
+		t.Fatal(err)
+	}
+	f.AddFault(func(broker int32, _ *pb.ProduceRequest) fakebroker.Verdict {
+		if broker != 0 {
+			return fakebroker.Verdict{}
+		}
+		return fakebroker.Verdict{Action: fakebroker.Ignore}
+	})
+	there, everywhere := f.LookupsAt(0), f.Lookups()
+	var o outcome
+	p.ProduceAsync(testContext(t), manual(0, "1"), o.done)
+	eventually(t, "another leader is looked for", func() bool { return f.Lookups() > everywhere+20 })
+	if n := f.LookupsAt(0); n > there {
+		t.Errorf("%d of %d times at the silent one", n-there, f.Lookups()-everywhere)
+	}
+	f.MoveLeader("t", 0, 1)
+	if err := p.Flush(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	o.check(t, 1)
+}
+
 // TestLeadersThatNameOneAnother: where two brokers each take the other for the leader, they are not asked in a circle without a pause.
 func TestLeadersThatNameOneAnother(t *testing.T) {
 	f, c := connect(t, 2, 1, client.WithRetryBackoff(time.Hour, time.Hour))

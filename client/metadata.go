@@ -281,6 +281,14 @@ func (m *metaCache) topicsInUse() []string {
 	return topics
 }
 
+// address is where a broker listens.
+func (m *metaCache) address(id int32) (string, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	addr, ok := m.brokers[id]
+	return addr, ok
+}
+
 func (m *metaCache) addresses() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -125,6 +125,9 @@ func (pp *partitionProducer) suspect(now time.Time, wake *alarm) <-chan struct{}
 		return changed
 	}
 	pp.askedAt = now
+	if addr, ok := meta.address(pp.sent[i].sentTo); ok {
+		pp.p.client.pool.doubt(addr)
+	}
 	meta.requestRefresh()
 	wake.set(now.Add(suspectAgain))
 	return changed

@@ -190,6 +190,9 @@ func (st *produceStream) fail(err error) {
 	st.mu.Unlock()
 	st.cancel()
 	st.set.drop(st)
+	if CodeOf(err) == CodeUnavailable {
+		st.set.pool.doubt(st.conn.addr)
+	}
 	for _, r := range pending {
 		r.answer(nil, err)
 	}

@@ -34,7 +34,6 @@ type Cluster struct {
 	sent       int64
 	heartbeats int
 	fetches    atomic.Int32
-	lookups    atomic.Int32
 }
 
 // Broker is one broker.
@@ -43,6 +42,8 @@ type Broker struct {
 	id     int32
 	addr   string
 	server *grpc.Server
+
+	lookups atomic.Int32
 }
 
 type tp struct {
@@ -184,7 +185,15 @@ func (c *Cluster) Leader(topic string, partition int32) int32 {
 }
 
 // Lookups is how often metadata were asked for.
-func (c *Cluster) Lookups() int { return int(c.lookups.Load()) }
+func (c *Cluster) Lookups() (n int) {
+	for i := range c.brokers {
+		n += c.LookupsAt(i)
+	}
+	return n
+}
+
+// LookupsAt is how often one broker was asked for metadata.
+func (c *Cluster) LookupsAt(i int) int { return int(c.brokers[i].lookups.Load()) }
 
 // ForgetProducers drops all producer state, as if it had expired.
 func (c *Cluster) ForgetProducers(topic string) {

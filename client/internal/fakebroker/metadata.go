@@ -14,7 +14,7 @@ type clusterServer struct {
 }
 
 func (s *clusterServer) GetMetadata(_ context.Context, req *pb.GetMetadataRequest) (*pb.Metadata, error) {
-	s.b.c.lookups.Add(1)
+	s.b.lookups.Add(1)
 	s.b.c.mu.Lock()
 	defer s.b.c.mu.Unlock()
 	return s.b.c.metadata(req.Topics), nil
