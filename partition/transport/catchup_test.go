@@ -406,7 +406,7 @@ func TestCatchUpArrivesUnderLoad(t *testing.T) {
 		trs = append(trs, f.start(id, func(c *Config) { c.CatchUpBytesPerSecond = 1 << 20 }))
 	}
 	a, b := f.join(trs[0], 1, GroupOptions{}, servers("1")), f.join(trs[1], 1, GroupOptions{}, nil)
-	leaderOf(t, a)
+	leaderOf(t, a, b)
 	for range 160 { // 10 MiB
 		a.raft.Apply(make([]byte, 64<<10), 0)
 	}

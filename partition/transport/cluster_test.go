@@ -32,7 +32,7 @@ func TestClusterReplicates(t *testing.T) {
 	const n = 500
 	var futures []raft.ApplyFuture
 	for i := range n {
-		futures = append(futures, leader.raft.Apply(bytes.Repeat([]byte{byte(i)}, i*3), time.Second))
+		futures = append(futures, leader.raft.Apply(bytes.Repeat([]byte{byte(i)}, i*3), patience))
 	}
 	for i, fut := range futures {
 		if err := fut.Error(); err != nil {
@@ -51,7 +51,7 @@ func TestManyGroups(t *testing.T) {
 	}
 	for id, ms := range groups {
 		leader := leaderOf(t, ms...)
-		if err := leader.raft.Apply(fmt.Appendf(nil, "group %d", id), 5*time.Second).Error(); err != nil {
+		if err := leader.raft.Apply(fmt.Appendf(nil, "group %d", id), patience).Error(); err != nil {
 			t.Fatalf("group %d: %v", id, err)
 		}
 	}
@@ -76,15 +76,15 @@ func TestOversizeAppends(t *testing.T) {
 	}
 	leader := leaderOf(t, ms...)
 	// One entry alone may exceed the limit.
-	if err := leader.raft.Apply(make([]byte, 1<<20), 5*time.Second).Error(); err != nil {
+	if err := leader.raft.Apply(make([]byte, 1<<20), patience).Error(); err != nil {
 		t.Fatal(err)
 	}
 	const n = 200
 	var futures []raft.ApplyFuture
 	for i := range n {
-		futures = append(futures, leader.raft.Apply(bytes.Repeat([]byte{byte(i)}, 30<<10), 5*time.Second))
+		futures = append(futures, leader.raft.Apply(bytes.Repeat([]byte{byte(i)}, 30<<10), patience))
 	}
-	within(t, 15*time.Second, "committing", func() {
+	within(t, patience, "committing", func() {
 		for i, fut := range futures {
 			if err := fut.Error(); err != nil {
 				t.Errorf("apply %d: %v", i, err)
@@ -106,7 +106,7 @@ func TestCatchUpInSteps(t *testing.T) {
 	}
 	f.setCut(behind.tr.Local(), true)
 	for i := range 100 {
-		if err := leader.raft.Apply(bytes.Repeat([]byte{byte(i)}, 20<<10), 5*time.Second).Error(); err != nil {
+		if err := leader.raft.Apply(bytes.Repeat([]byte{byte(i)}, 20<<10), patience).Error(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -121,17 +121,17 @@ func TestSnapshotInstall(t *testing.T) {
 	f, trs := threeBrokers(t)
 	small := func(c *raft.Config) { c.TrailingLogs = 1; c.SnapshotThreshold = 1 << 40 }
 	a := f.join(trs[0], 3, GroupOptions{}, servers("1"), small)
-	leader := leaderOf(t, a)
+	b := f.join(trs[1], 3, GroupOptions{}, nil, small)
+	leader := leaderOf(t, a, b)
 	for i := range 50 {
-		if err := leader.raft.Apply(bytes.Repeat([]byte{byte(i)}, 40<<10), 5*time.Second).Error(); err != nil {
+		if err := leader.raft.Apply(bytes.Repeat([]byte{byte(i)}, 40<<10), patience).Error(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := leader.raft.Snapshot().Error(); err != nil {
 		t.Fatal(err)
 	}
-	b := f.join(trs[1], 3, GroupOptions{}, nil, small)
-	if err := leader.raft.AddVoter("2", "2", 0, 5*time.Second).Error(); err != nil {
+	if err := leader.raft.AddVoter("2", "2", 0, patience).Error(); err != nil {
 		t.Fatal(err)
 	}
 	sameCommands(t, 50, a, b)
@@ -161,7 +161,7 @@ func TestLeadershipTransferAndFailover(t *testing.T) {
 		}
 	}
 	last := leaderOf(t, rest...)
-	if err := last.raft.Apply([]byte("after"), 5*time.Second).Error(); err != nil {
+	if err := last.raft.Apply([]byte("after"), patience).Error(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -185,7 +185,7 @@ func TestReconnect(t *testing.T) {
 			leader = leaderOf(t, rest...)
 		}
 		for range 10 {
-			if err := leader.raft.Apply([]byte("x"), 5*time.Second).Error(); err != nil {
+			if err := leader.raft.Apply([]byte("x"), patience).Error(); err != nil {
 				t.Fatal(err)
 			}
 			total++

@@ -21,7 +21,6 @@ import (
 func staleFollower(t *testing.T, tr raft.Transport) (*recordFSM, *raft.InmemStore) {
 	t.Helper()
 	cfg := raftConfig("2")
-	cfg.HeartbeatTimeout, cfg.ElectionTimeout = time.Minute, time.Minute // it never stands for election
 	store, snaps, fsm := raft.NewInmemStore(), raft.NewInmemSnapshotStore(), &recordFSM{}
 	conf := raft.Configuration{Servers: servers("1", "2", "3")}
 	if err := raft.BootstrapCluster(cfg, store, store, snaps, tr, conf); err != nil {
