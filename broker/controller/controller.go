@@ -51,9 +51,10 @@ type Config struct {
 	// MaxBuilding is the number of replicas that may be built on one broker at once. Default 2.
 	MaxBuilding int
 	// Tick is how often it looks when nothing wakes it. Default 1 s.
-	Tick   time.Duration
-	Now    func() time.Time
-	Logger hclog.Logger
+	Tick time.Duration
+	// Now is the wall clock, which may jump. Monotonic is a clock that does not, for Grace. Both default to time.Now.
+	Now, Monotonic func() time.Time
+	Logger         hclog.Logger
 }
 
 func setDefault[T comparable](v *T, def T) {
@@ -71,6 +72,9 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Tick, time.Second)
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Monotonic == nil {
+		c.Monotonic = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
@@ -172,7 +176,7 @@ func (c *Controller) act() error {
 		if err := c.step(c.cfg.Node.Sync); err != nil {
 			return err
 		}
-		c.leading = c.cfg.Now()
+		c.leading = c.cfg.Monotonic()
 		c.log.Info("this broker is the controller now")
 	}
 	if c.cfg.Node.State().ClusterID == "" {
@@ -201,7 +205,7 @@ func (c *Controller) propose(cmd metadata.Command) error {
 }
 
 // graceOver says that this controller has led for long enough for gossip and reports to have reached it.
-func (c *Controller) graceOver() bool { return c.cfg.Now().Sub(c.leading) >= c.cfg.Grace }
+func (c *Controller) graceOver() bool { return c.cfg.Monotonic().Sub(c.leading) >= c.cfg.Grace }
 
 // view is what the planner sees. A member counts as alive if it is the incarnation that is registered.
 func (c *Controller) view(members []membership.Member) View {

@@ -127,6 +127,7 @@ type fixture struct {
 	mu      sync.Mutex
 	members []membership.Member
 	now     time.Time
+	jumped  time.Duration // the wall clock, against the steady one
 }
 
 func newFixture(t *testing.T, brokers ...int32) *fixture {
@@ -134,12 +135,14 @@ func newFixture(t *testing.T, brokers ...int32) *fixture {
 	for _, id := range brokers {
 		f.gossip(id, membership.Alive, "i0")
 	}
-	f.c = New(Config{Node: f.node, Members: f.list, Tick: 20 * time.Millisecond, Now: f.clock})
+	f.c = New(Config{Node: f.node, Members: f.list, Tick: 20 * time.Millisecond, Now: f.clock, Monotonic: f.steady})
 	t.Cleanup(f.c.Close)
 	return f
 }
 
-func (f *fixture) clock() time.Time { f.mu.Lock(); defer f.mu.Unlock(); return f.now }
+func (f *fixture) clock() time.Time { f.mu.Lock(); defer f.mu.Unlock(); return f.now.Add(f.jumped) }
+
+func (f *fixture) steady() time.Time { f.mu.Lock(); defer f.mu.Unlock(); return f.now }
 
 func (f *fixture) wait(d time.Duration) { f.mu.Lock(); defer f.mu.Unlock(); f.now = f.now.Add(d) }
 
@@ -258,6 +261,23 @@ func TestControllerReincarnation(t *testing.T) {
 			}
 		}
 		return slices.ContainsFunc(f.node.Servers(), func(s metadata.Server) bool { return s.ServerID == "3-fresh" }) && len(f.node.Servers()) == 3
+	})
+}
+
+// TestControllerGraceAndClock: a wall clock that is set back does not make the grace longer.
+func TestControllerGraceAndClock(t *testing.T) {
+	f := newFixture(t, 1, 2, 3)
+	f.eventually("registered", func(s *metadata.State) bool { return len(s.Brokers) == 3 })
+	f.topic(2, 3)
+	f.mu.Lock()
+	f.jumped = -2 * time.Hour
+	f.mu.Unlock()
+	f.wait(time.Minute)
+	f.gossip(3, membership.Alive, "fresh")
+	f.eventually("fresh replicas on 3", func(s *metadata.State) bool {
+		f.node.settle()
+		_, ok := s.Topics["t"].Partitions[0].Local(3, "fresh")
+		return ok
 	})
 }
 
