@@ -3,7 +3,7 @@
 //
 //	go build -o bin/flotilla ./cmd/flotilla && go run ./scripts/idle -flotilla bin/flotilla -partitions 100
 //
-// With -profiles DIR it also writes each broker's profiles there: of the processor over the time of the measurement, of the heap and the goroutines
+// With -profiles DIR it also writes each broker's profiles there: of the processor and of what was allocated over the time of the measurement, of the heap and the goroutines
 // after it. Serving those costs a little itself.
 package main
 
@@ -131,9 +131,11 @@ func pass(ctx context.Context, o options, cluster *procs.Cluster) error {
 	}
 	var g errgroup.Group
 	for i := range brokers {
-		g.Go(func() error {
-			return profile(ctx, o, cluster, i, fmt.Sprintf("profile?seconds=%d", max(1, int(o.measure.Seconds()))))
-		})
+		for _, what := range []string{"profile", "allocs"} {
+			g.Go(func() error {
+				return profile(ctx, o, cluster, i, fmt.Sprintf("%s?seconds=%d", what, max(1, int(o.measure.Seconds()))))
+			})
+		}
 	}
 	return g.Wait()
 }
