@@ -103,8 +103,11 @@ func (b *Broker) readPartition(p api.FetchPartition, left int, first bool) (api.
 	}
 	out.HighWatermark, out.LogStart, out.LeaderEpoch = res.HighWatermark, res.LogStart, res.LeaderEpoch
 	if !first && res.Bytes > left { // one batch larger than what is left of the response
+		if res.Release != nil {
+			res.Release()
+		}
 		return out, 0
 	}
-	out.Batches, out.Next = res.Batches, record.Offset(max(res.Next, p.Offset))
+	out.Batches, out.Next, out.Release = res.Batches, record.Offset(max(res.Next, p.Offset)), res.Release
 	return out, res.Bytes
 }

@@ -35,6 +35,8 @@ type ReadResult struct {
 	HighWatermark record.Offset
 	LogStart      record.Offset
 	LeaderEpoch   int32
+	// Release, if it is not nil, gives the memory of Batches back: once, when nobody reads them any more (see raftlog.ReadResult).
+	Release func()
 }
 
 // FetchRequest reads from Offset and waits until MinBytes are there, at most MaxWait.

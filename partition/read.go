@@ -37,7 +37,7 @@ func (r *Replica) ReadLocal(offset record.Offset, maxBytes int) (ReadResult, err
 	if err != nil {
 		return res, r.readError(offset, err)
 	}
-	res.Batches, res.Bytes, res.Next = got.Batches, got.Bytes, got.Next
+	res.Batches, res.Bytes, res.Next, res.Release = got.Batches, got.Bytes, got.Next, got.Release
 	return res, nil
 }
 
@@ -101,6 +101,9 @@ func (r *Replica) Fetch(ctx context.Context, req FetchRequest) (ReadResult, erro
 		}
 		if len(res.Batches) > 0 && res.Bytes+more.Bytes > req.MaxBytes {
 			return res, nil
+		}
+		if len(res.Batches) > 0 {
+			more.Release = nil // the batches of two reads are left to the garbage collector
 		}
 		more.Batches, more.Bytes = append(res.Batches, more.Batches...), res.Bytes+more.Bytes
 		res = more

@@ -13,7 +13,7 @@ import (
 // further ones while all of them together have at most maxBytes. A batch that reaches to limit or beyond is not returned, so limit is best the
 // high watermark. It never waits. The error wraps ErrOutOfRange if from is before FirstOffset or after NextOffset; damage is a *DamageError.
 //
-// The batches of one call are slices of one buffer, or are shared with the tail cache: keep them only as long as they are needed.
+// The batches of one call are slices of one buffer, or are shared with the tail cache: keep them only as long as they are needed. See ReadResult.Release.
 func (l *Log) ReadBatches(from, limit record.Offset, maxBytes int) (res ReadResult, err error) {
 	err = l.retryMoved(func() error {
 		done := false
@@ -56,9 +56,15 @@ func (l *Log) readDisk(from, limit record.Offset, maxBytes int) (ReadResult, err
 	defer l.files.release(h)
 	r := batchReader{p: p, file: h.file, at: p.from, from: from, limit: limit, maxBytes: maxBytes, res: ReadResult{Next: from}}
 	if err := r.run(); err != nil {
+		r.buf.release()
 		return ReadResult{}, p.seg.readError(int64(r.at.pos), err)
 	}
 	l.cursors.put(p, r.at)
+	if buf := r.buf; len(r.res.Batches) == 0 {
+		buf.release()
+	} else if buf.pooled != nil {
+		r.res.Release = buf.release
+	}
 	return r.res, nil
 }
 
@@ -99,6 +105,7 @@ type batchReader struct {
 	from, limit record.Offset
 	maxBytes    int
 	res         ReadResult
+	buf         readBuffer // of the last chunk, in which all of res's batches are
 }
 
 // errFull ends a reader's run.
@@ -136,7 +143,9 @@ func ioOK(err error) error {
 // chunk reads up to want bytes and takes the frames that are whole in them. It returns how many bytes the first one needs that is not.
 func (r *batchReader) chunk(want int64) (need int64, err error) {
 	pos := int64(r.at.pos)
-	buf := make([]byte, min(want, r.p.upper-pos))
+	r.buf.release() // nothing was taken from the chunk before, else it would have been the last
+	r.buf = newReadBuffer(min(want, r.p.upper-pos))
+	buf := r.buf.b
 	n, err := r.file.ReadAt(buf, pos)
 	if err != nil && (n < len(buf) || !errors.Is(err, io.EOF)) {
 		return 0, err

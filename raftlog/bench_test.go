@@ -64,6 +64,8 @@ func BenchmarkGetLog(b *testing.B) {
 
 // BenchmarkReadBatches reads a log from its beginning again and again, 1 MiB at a time.
 func BenchmarkReadBatches(b *testing.B) {
+	defer func(f func([]byte)) { onReturn = f }(onReturn)
+	onReturn = nil
 	for name, cache := range map[string]int64{"tail": 64 << 20, "disk": -1} {
 		b.Run(name, func(b *testing.B) {
 			l := benchLog(b, func(o *Options) { o.TailCacheBytes, o.Durability = cache, DurabilityOS })
@@ -80,6 +82,9 @@ func BenchmarkReadBatches(b *testing.B) {
 					b.Fatal(err)
 				}
 				at, bytes, calls = res.Next, bytes+res.Bytes, calls+1
+				if res.Release != nil {
+					res.Release()
+				}
 			}
 			b.SetBytes(int64(bytes / calls))
 		})

@@ -17,7 +17,10 @@ import (
 	"github.com/flotilla-log/flotilla/raftlog/vfs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	onReturn = spoil
+	goleak.VerifyTestMain(m)
+}
 
 const testDir = "/data/p-0"
 

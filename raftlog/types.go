@@ -100,6 +100,9 @@ type ReadResult struct {
 	Bytes   int
 	// Next is the offset after the last batch, where the next read continues; from itself if there was none.
 	Next record.Offset
+	// Release, if it is not nil, gives the memory of Batches back to other reads. It may be called once, when nobody reads them any more, by anyone. Who does not call it
+	// leaves the memory to the garbage collector.
+	Release func()
 }
 
 // Checkpoint is the state of the state machine after the entry at Index.

@@ -151,6 +151,9 @@ type FetchResult struct {
 	LogStart      record.Offset
 	LeaderEpoch   int32
 	Err           error // an *Error
+	// Release, if it is not nil, gives the memory of Batches back to other reads. It may be called once, when nobody reads them any more; to leave it out costs memory
+	// that the garbage collector has to find.
+	Release func()
 }
 
 // PositionKind chooses among the ways to name an offset.

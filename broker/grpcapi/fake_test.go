@@ -201,7 +201,7 @@ func (f *fakeBroker) setMetadata(m api.Metadata) {
 }
 
 // serve runs a server for f in memory and returns it with a connection to it.
-func serve(t *testing.T, f *fakeBroker, opts Options) (*Server, *grpc.ClientConn) {
+func serve(t *testing.T, f api.Broker, opts Options) (*Server, *grpc.ClientConn) {
 	t.Helper()
 	l := bufconn.Listen(1 << 20)
 	s := New(f, opts)

@@ -2,6 +2,7 @@ package grpcapi
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -11,10 +12,12 @@ import (
 )
 
 // fetchMessage is a FetchResponse whose batches are still where they were read: batches[i] belongs to resp.Partitions[i], which has none itself. gRPC
-// reads them until they are written to the connection, perhaps after the call has ended; they are never changed.
+// reads them until they are written to the connection, perhaps after the call has ended; they are never changed. When gRPC lets go of the last one of a
+// partition, releases[i] is called, if it is not nil; where the message is never encoded, it is not.
 type fetchMessage struct {
-	resp    *pb.FetchResponse
-	batches [][][]byte
+	resp     *pb.FetchResponse
+	batches  [][][]byte
+	releases []func()
 }
 
 // The numbers of the fields that marshalFetch writes by itself.
@@ -38,8 +41,15 @@ func (c boundedCodec) Marshal(v any) (mem.BufferSlice, error) {
 func (m *fetchMessage) marshal() (mem.BufferSlice, error) {
 	var out messagePieces
 	for i, d := range m.resp.Partitions {
+		out.lease = nil
+		if m.releases[i] != nil {
+			out.lease = newLease(m.releases[i])
+		}
 		if err := out.partition(d, m.batches[i]); err != nil {
 			return nil, err
+		}
+		if out.lease != nil {
+			out.lease.done()
 		}
 	}
 	return out.finish(), nil
@@ -49,7 +59,38 @@ func (m *fetchMessage) marshal() (mem.BufferSlice, error) {
 type messagePieces struct {
 	done  mem.BufferSlice
 	small []byte
+	lease *lease // of what add is given; nil: nobody wants it back
 }
+
+// lease counts who still reads borrowed memory: each piece of a message that is in it, and, until done, whoever makes the message. The last one gives it back.
+type lease struct {
+	readers atomic.Int32
+	release func()
+}
+
+func newLease(release func()) *lease {
+	l := &lease{release: release}
+	l.readers.Store(1)
+	return l
+}
+
+// buffer lends b to gRPC, which has to be large enough for gRPC to count references to it.
+func (l *lease) buffer(b []byte) mem.Buffer {
+	l.readers.Add(1)
+	return mem.NewBuffer(&b, l)
+}
+
+func (l *lease) done() {
+	if l.readers.Add(-1) == 0 {
+		l.release()
+	}
+}
+
+// Get implements mem.BufferPool, of which gRPC only uses Put here.
+func (l *lease) Get(n int) *[]byte { b := make([]byte, n); return &b }
+
+// Put implements mem.BufferPool: gRPC has let go of a piece.
+func (l *lease) Put(*[]byte) { l.done() }
 
 func (p *messagePieces) partition(d *pb.FetchPartitionData, batches [][]byte) error {
 	size, bytes := proto.Size(d), sizeOf(batches)
@@ -84,6 +125,10 @@ func (p *messagePieces) add(b []byte) {
 		return
 	}
 	p.cut()
+	if p.lease != nil && !mem.IsBelowBufferPoolingThreshold(len(b)) {
+		p.done = append(p.done, p.lease.buffer(b[:len(b):len(b)]))
+		return
+	}
 	p.done = append(p.done, mem.SliceBuffer(b))
 }
 

@@ -2,6 +2,7 @@ package grpcapi
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"google.golang.org/grpc/mem"
@@ -20,7 +21,8 @@ func TestFetchMessage(t *testing.T) {
 			{Topic: "c", Records: []*pb.Record{{Offset: 5, Value: []byte("v")}}},
 			{Topic: "d", NextOffset: 8},
 		}},
-		batches: [][][]byte{{small, large, small, small, large}, nil, nil, {large}},
+		batches:  [][][]byte{{small, large, small, small, large}, nil, nil, {large}},
+		releases: make([]func(), 4),
 	}
 	data, err := newCodec().Marshal(m)
 	if err != nil {
@@ -48,4 +50,36 @@ func uncopied(data mem.BufferSlice, b []byte) (n int) {
 		}
 	}
 	return n
+}
+
+// TestFetchMessageGivesBack: a partition's memory is given back when gRPC has let go of all that is in it, once, and not before; at once if everything was copied.
+func TestFetchMessageGivesBack(t *testing.T) {
+	large, small := bytes.Repeat([]byte("L"), 50_000), []byte("small")
+	released := make([]int, 3)
+	m := &fetchMessage{
+		resp:     &pb.FetchResponse{Partitions: []*pb.FetchPartitionData{{Topic: "a"}, {Topic: "b"}, {Topic: "c"}}},
+		batches:  [][][]byte{{large, small, large}, {small, small}, {large}},
+		releases: []func(){func() { released[0]++ }, func() { released[1]++ }, nil},
+	}
+	data, err := newCodec().Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(released, []int{0, 1, 0}) {
+		t.Fatalf("encoded: %v were given back, want only what was copied", released)
+	}
+	data.Ref() // as gRPC does
+	data.Free()
+	if released[0] != 0 {
+		t.Fatal("given back while gRPC reads it")
+	}
+	for i, piece := range data {
+		if released[0] != 0 && bytes.Equal(piece.ReadOnlyData(), large) && i < 3 {
+			t.Fatal("given back before the last piece was free")
+		}
+		piece.Free()
+	}
+	if !slices.Equal(released, []int{1, 1, 0}) {
+		t.Errorf("at the end %v were given back", released)
+	}
 }

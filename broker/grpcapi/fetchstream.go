@@ -262,11 +262,12 @@ func (s *fetchSession) take(results []api.FetchResult, cursors []*fetchCursor, o
 			continue
 		}
 		if d := s.advance(c, &r, dec); d != nil {
-			if dec != nil || d.Error != nil {
-				r.Batches = nil
+			if dec != nil || d.Error != nil { // what was decoded refers to the batches
+				r.Batches, r.Release = nil, nil
 			}
 			m.resp.Partitions = append(m.resp.Partitions, d)
 			m.batches = append(m.batches, r.Batches)
+			m.releases = append(m.releases, r.Release)
 		}
 	}
 	return m
