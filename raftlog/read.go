@@ -23,7 +23,12 @@ var errMoved = errors.New("the log changed during the read")
 // GetLog reads an entry. For FirstIndex-1 it answers a no-op with that entry's term, which raft needs to know at the log's beginning. For others that are not
 // there it returns raft.ErrLogNotFound, exactly. See FailFast for what happens if one that is there cannot be read.
 func (l *Log) GetLog(index uint64, out *raft.Log) error {
-	err := l.getLog(Index(index), out)
+	return l.getOrEnd(index, out, l.getFromDisk)
+}
+
+// getOrEnd is GetLog with another way to read from the disk.
+func (l *Log) getOrEnd(index uint64, out *raft.Log, fromDisk func(Index, *raft.Log) error) error {
+	err := l.getLog(Index(index), out, fromDisk)
 	if err == nil || err == raft.ErrLogNotFound {
 		return err
 	}
@@ -38,7 +43,7 @@ func (l *Log) GetLog(index uint64, out *raft.Log) error {
 	return err
 }
 
-func (l *Log) getLog(i Index, out *raft.Log) error {
+func (l *Log) getLog(i Index, out *raft.Log, fromDisk func(Index, *raft.Log) error) error {
 	return l.retryMoved(func() error {
 		l.mu.RLock()
 		e := l.tail.get(i)
@@ -56,7 +61,7 @@ func (l *Log) getLog(i Index, out *raft.Log) error {
 		case i <= start.index || i > last:
 			return raft.ErrLogNotFound
 		}
-		return l.getFromDisk(i, out)
+		return fromDisk(i, out)
 	})
 }
 

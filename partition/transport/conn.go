@@ -36,6 +36,7 @@ type conn struct {
 	cluster string // the cluster ID agreed on, "" while neither side knew one and they were not pledged to begin the same one
 
 	out       window // what is in queue
+	loads     window // data of deferred entries that is not yet in queue
 	wake      chan struct{}
 	lazy      *time.Timer   // wakes the writer for lazy frames
 	done      chan struct{} // closed by fail
@@ -54,7 +55,7 @@ type conn struct {
 
 func newConn(t *Transport, nc net.Conn, br *bufio.Reader, peer raft.ServerAddress, p purpose, dialled bool) *conn {
 	c := &conn{t: t, nc: nc, br: br, peer: peer, purpose: p, dialled: dialled,
-		out:  window{maxCount: sendFrames, maxBytes: sendQueue},
+		out: window{maxCount: sendFrames, maxBytes: sendQueue}, loads: window{maxCount: 1 << 30, maxBytes: loadBytes},
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 		pending: map[uint64]*call{}, serving: map[uint64]func(){}}
 	c.lastRead.Store(int64(t.now()))

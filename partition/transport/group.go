@@ -37,6 +37,8 @@ type GroupOptions struct {
 	// PayloadSum knows the CRC-32C of the data of some entries without reading it, which frames need; nil: of none. It is asked for large ones, by the index of the
 	// entry and its data, and must not block.
 	PayloadSum func(index uint64, data []byte) (sum uint32, known bool)
+	// Load reads an entry that Defer was called for. It must be there if entries are deferred. What it returns is not kept.
+	Load func(index uint64, out *raft.Log) error
 	// Prompt keeps the group's heartbeats and empty appends from waiting for HeartbeatWindow, on either side, and has followers told of what is committed without waiting for a round of claims, if
 	// TellCommit is called when something was applied.
 	Prompt bool
@@ -204,6 +206,11 @@ func (g *Group) sendAppend(c *conn, server raft.ServerID, args *raft.AppendEntri
 	if lazy {
 		flags = flagLazy
 	}
+	args, release, err := g.load(c, args, stop)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	return g.sendRequest(c, newCall(kindAppendReply, resp), func(id uint64) (*frame, error) {
 		f, err := encodeAppend(header{flags: flags, id: id, group: g.id, target: serverHash(server)}, args, g.opts.PayloadSum)
 		if err == nil && f.size-headerSize > g.t.cfg.MaxFrameBytes {
@@ -242,7 +249,7 @@ func (g *Group) sendRequest(c *conn, cl *call, encode func(id uint64) (*frame, e
 func fitting(entries []*raft.Log, limit int) int {
 	size := 0
 	for i, l := range entries {
-		size += entryFixed + len(l.Data) + len(l.Extensions)
+		size += entryFixed + logBytes(l)
 		if size > limit && i > 0 {
 			return i
 		}

@@ -166,7 +166,7 @@ func split(args *raft.AppendEntriesRequest, limit int) []*raft.AppendEntriesRequ
 func entryBytes(entries []*raft.Log) int64 {
 	n := int64(0)
 	for _, l := range entries {
-		n += int64(len(l.Data) + len(l.Extensions))
+		n += int64(logBytes(l))
 	}
 	return n
 }
