@@ -132,12 +132,16 @@ func (r *Replica) openRaft() (err error) {
 // (both because hashicorp/raft would panic). Nothing of raft runs yet then.
 func (r *Replica) newRaft() error {
 	r.log.FailFast(true)
-	err := errEnded
 	done := make(chan struct{})
 	guard := &logGuard{Log: r.log}
+	log, err := newStartLog(guard)
+	if err != nil {
+		return err
+	}
+	err = errEnded
 	go func() {
 		defer close(done)
-		r.raft, err = raft.NewRaft(raftConfig(r.cfg), r.fsm, guard, r.cfg.Stable, r.log.Snapshots(), r.group)
+		r.raft, err = raft.NewRaft(raftConfig(r.cfg), r.fsm, log, r.cfg.Stable, r.log.Snapshots(), startTransport{r.group, log})
 		guard.raft.Store(r.raft)
 	}()
 	<-done

@@ -6,6 +6,8 @@ import (
 	"io"
 	"path/filepath"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/flotilla-log/flotilla/raftlog/vfs"
 )
 
@@ -81,7 +83,7 @@ func (s *survey) judgeSealed(seg, next *segment, deep bool) error {
 // rebuild scans the frames of a segment into it, up to the first position without one, and says why there is none.
 func (s *segment) rebuild(file io.ReaderAt, size int64) (*badFrame, error) {
 	s.restore(newSegment("", s.header).record(false))
-	s.points = nil
+	s.points, s.notCommands = nil, []Index{}
 	sc := s.scanAll(file, size)
 	defer sc.close()
 	for {
@@ -90,6 +92,10 @@ func (s *segment) rebuild(file io.ReaderAt, size int64) (*badFrame, error) {
 		switch {
 		case err == nil:
 			s.note(f)
+			if f.header.kind != raft.LogCommand {
+				s.notCommands = append(s.notCommands, f.header.index)
+			}
+			s.scannedTo = f.header.index
 			s.gen = f.header.generation
 			s.synced = max(s.synced, int64(f.header.durableEnd))
 		case errors.Is(err, io.EOF):

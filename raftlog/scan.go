@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,11 +11,16 @@ import (
 )
 
 const (
-	scanChunk  = 64 << 10 // what a scan reads at once
-	entryChunk = 4 << 10  // what the read of one entry begins with
+	scanChunk  = 64 << 10  // what a scan reads at once,
+	wholeChunk = 512 << 10 // and one of a whole segment: more than the largest batches that producers make by default
+	entryChunk = 4 << 10   // what the read of one entry begins with
 )
 
-var scanBuffers = sync.Pool{New: func() any { b := make([]byte, scanChunk); return &b }}
+var (
+	scanBuffers  = sync.Pool{New: func() any { b := make([]byte, scanChunk); return &b }}
+	wholeBuffers = sync.Pool{New: func() any { b := make([]byte, wholeChunk); return &b }}
+	noBytes      [scanChunk]byte
+)
 
 // window reads a file forwards through one buffer.
 type window struct {
@@ -27,18 +33,26 @@ type window struct {
 }
 
 func newWindow(file io.ReaderAt, limit int64, chunk int) *window {
-	return &window{file: file, limit: limit, chunk: chunk, pooled: scanBuffers.Get().(*[]byte)}
+	return &window{file: file, limit: limit, chunk: chunk, pooled: buffersOf(chunk).Get().(*[]byte)}
+}
+
+func buffersOf(chunk int) *sync.Pool {
+	if chunk > scanChunk {
+		return &wholeBuffers
+	}
+	return &scanBuffers
 }
 
 // close gives the buffer back; what at returned is gone with it.
 func (w *window) close() {
-	scanBuffers.Put(w.pooled)
+	buffersOf(w.chunk).Put(w.pooled)
 	w.pooled, w.buf = nil, nil
 }
 
 // at returns n bytes from pos on, valid until the next call. io.ErrUnexpectedEOF means that the limit or the file ends before.
 func (w *window) at(pos int64, n int) ([]byte, error) {
-	if off := pos - w.start; off >= 0 && off+int64(n) <= int64(len(w.buf)) {
+	off := pos - w.start
+	if off >= 0 && off+int64(n) <= int64(len(w.buf)) {
 		return w.buf[off : off+int64(n)], nil
 	}
 	if pos < 0 || int64(n) > w.limit-pos {
@@ -49,7 +63,12 @@ func (w *window) at(pos int64, n int) ([]byte, error) {
 	if want > len(space) {
 		space = make([]byte, want)
 	}
-	got, err := w.file.ReadAt(space[:want], pos)
+	have := 0
+	if off >= 0 && off < int64(len(w.buf)) {
+		have = copy(space, w.buf[off:])
+	}
+	got, err := w.file.ReadAt(space[have:want], pos+int64(have))
+	got += have
 	w.buf, w.start = space[:got], pos
 	switch {
 	case got >= n:
@@ -112,7 +131,7 @@ func (s *segment) scan(file io.ReaderAt, from point, limit int64, chunk int) *sc
 
 // scanAll starts at the first frame.
 func (s *segment) scanAll(file io.ReaderAt, limit int64) *scanner {
-	sc := s.scan(file, s.firstPoint(), limit, scanChunk)
+	sc := s.scan(file, s.firstPoint(), limit, wholeChunk)
 	sc.term = s.header.prevTerm
 	return sc
 }
@@ -204,10 +223,8 @@ func zeros(file io.ReaderAt, pos, limit int64) (only bool, last int64, err error
 		if err != nil {
 			return false, last, err
 		}
-		for i, c := range b {
-			if c != 0 {
-				only, last = false, pos+int64(i)+1
-			}
+		if !bytes.Equal(b, noBytes[:n]) {
+			only, last = false, pos+int64(len(bytes.TrimRight(b, "\x00")))
 		}
 		pos += int64(n)
 	}

@@ -51,6 +51,10 @@ type segment struct {
 	gen      uint8 // generation of the next frames
 	sealed   bool
 	points   sparse // nil when it is sealed and its index file is written
+
+	// notCommands are the entries of other types that recovery found when it scanned the segment, up to scannedTo; nil if it did not, and once raft runs.
+	notCommands []Index
+	scannedTo   Index
 }
 
 func newSegment(dir string, h segmentHeader) *segment {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/hashicorp/raft"
 )
@@ -14,7 +15,29 @@ import (
 func (l *Log) Snapshots() raft.SnapshotStore { return snapshotStore{l} }
 
 // ServeFollowers is to be called when raft has started.
-func (l *Log) ServeFollowers() { l.serve.Store(true) }
+func (l *Log) ServeFollowers() {
+	l.serve.Store(true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.segs {
+		s.notCommands = nil
+	}
+}
+
+// WasCommand says that recovery has read an entry, found it good, and a command: raft, which looks at every entry after the newest checkpoint before it starts, for configurations
+// among them, need not read it again. It knows nothing once ServeFollowers was called.
+func (l *Log) WasCommand(index uint64) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	i := Index(index)
+	for _, s := range l.segs {
+		if s.notCommands != nil && s.header.first <= i && i <= s.scannedTo {
+			_, other := slices.BinarySearch(s.notCommands, i)
+			return !other
+		}
+	}
+	return false
+}
 
 type snapshotStore struct{ l *Log }
 
