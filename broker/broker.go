@@ -82,6 +82,7 @@ type Broker struct {
 	ready    chan struct{}
 	failed   chan error
 	stopOnce sync.Once
+	life     life
 }
 
 var _ api.Broker = (*Broker)(nil)

@@ -13,7 +13,7 @@ import (
 const transfersAtOnce = 16
 
 // Shutdown hands leaderships over, leaves the gossip and closes everything in order. It returns when all goroutines have ended; ctx bounds
-// the polite part, after which it only closes.
+// the polite part, after which it only closes. While Start still runs, it ends that and nothing more.
 //
 // The order:
 //
@@ -30,7 +30,8 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 }
 
 func (b *Broker) shutdown(ctx context.Context) error {
-	if b.server == nil { // never started, or the start failed
+	b.life.stop()
+	if !b.up.Load() { // never started, or the start failed or was ended
 		b.stopAll()
 		return nil
 	}
@@ -129,6 +130,7 @@ func (b *Broker) Kill() {
 	b.stopOnce.Do(func() {
 		b.killed.Store(true)
 		b.stopping.Store(true)
+		b.life.stop()
 		if b.transport != nil {
 			_ = b.transport.Close()
 		}

@@ -19,11 +19,16 @@ import (
 )
 
 // Start locks the data directory, brings all parts up and returns when the listeners accept requests; the broker may then still be waiting for
-// its cluster (see Ready). On an error everything is closed again. ctx bounds the start only.
+// its cluster (see Ready). On an error everything is closed again. ctx bounds the start only. Shutdown and Kill may be called meanwhile: they end the start, with ErrStopped, and wait for that.
 //
 // The order: what can refuse the start for a mistake of the operator comes first (directory, identity, ports), then each part after those it
 // calls. Peers may connect from the transport's step on; groups that are not open yet refuse them and are asked again.
 func (b *Broker) Start(ctx context.Context) error {
+	ctx, end, err := b.life.begin(ctx)
+	if err != nil {
+		return fmt.Errorf("broker %d: %w", b.cfg.ID, err)
+	}
+	defer end()
 	for _, step := range []func(context.Context) error{
 		b.openDataDir,
 		b.listen,
@@ -39,8 +44,10 @@ func (b *Broker) Start(ctx context.Context) error {
 		b.serve,
 	} {
 		if err := step(ctx); err != nil { // it says which part it comes from
-			b.stopAll()
-			return fmt.Errorf("broker %d: %w", b.cfg.ID, err)
+			return b.unwind(err)
+		}
+		if err := b.life.goOn(); err != nil {
+			return b.unwind(err)
 		}
 	}
 	b.up.Store(true)
@@ -49,6 +56,20 @@ func (b *Broker) Start(ctx context.Context) error {
 	b.wg.Go(b.leaveFullDisk)
 	b.wg.Go(b.compareLoop)
 	return nil
+}
+
+// unwind closes what a start that ends early has opened.
+func (b *Broker) unwind(err error) error {
+	if b.server != nil {
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		b.stopFronts(now)
+	}
+	b.stopAll()
+	if stopped := b.life.goOn(); stopped != nil && !errors.Is(err, ErrStopped) {
+		err = errors.Join(stopped, err)
+	}
+	return fmt.Errorf("broker %d: %w", b.cfg.ID, err)
 }
 
 func (b *Broker) openDataDir(context.Context) error {
