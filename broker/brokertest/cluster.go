@@ -24,7 +24,7 @@ import (
 )
 
 // Patience is how long the verbs wait for what they are about.
-const Patience = 30 * time.Second
+const Patience = time.Minute
 
 // Options shape a cluster. The zero value is three brokers.
 type Options struct {
@@ -90,8 +90,9 @@ func (c *Cluster) node(id api.BrokerID, expect int) *Node {
 	n.cfg.KafkaAddr = "127.0.0.1:0"
 	n.cfg.OffsetsPartitions = 3
 	n.cfg.DiskReserve = -1
+	// Raft's timeouts are so long that nobody loses leadership because the machine is busy. Crashes, stops and silence are noticed without them.
 	n.cfg.Timing = broker.Timing{
-		Heartbeat: 300 * time.Millisecond, MetadataHeartbeat: 300 * time.Millisecond,
+		Heartbeat: 4 * time.Second, MetadataHeartbeat: 4 * time.Second,
 		ReconcileEvery: 100 * time.Millisecond, PreferredAfter: time.Second, CallTimeout: 2 * time.Second, FastGossip: true,
 	}
 	n.cfg.Logger = c.log.Named(strconv.Itoa(int(id)))
