@@ -83,3 +83,22 @@ func TestFetchMessageGivesBack(t *testing.T) {
 		t.Errorf("at the end %v were given back", released)
 	}
 }
+
+// BenchmarkFetchMessage makes the message of four batches that a consumer is sent.
+func BenchmarkFetchMessage(b *testing.B) {
+	batch := bytes.Repeat([]byte("b"), 256<<10)
+	b.SetBytes(4 * int64(len(batch)))
+	b.ReportAllocs()
+	for b.Loop() {
+		m := &fetchMessage{
+			resp:     &pb.FetchResponse{Partitions: []*pb.FetchPartitionData{{Topic: "t", Partition: 1, Session: 2, NextOffset: 3, HighWatermark: 4}}},
+			batches:  [][][]byte{{batch, batch, batch, batch}},
+			releases: []func(){func() {}},
+		}
+		data, err := newCodec().Marshal(m)
+		if err != nil {
+			b.Fatal(err)
+		}
+		data.Free()
+	}
+}
