@@ -50,9 +50,11 @@ func (p *produceStream) run() error {
 		sent <- err
 	}()
 	recvErr := p.readAll(ctx)
-	// Every request holds a slot until it is answered: having them all means that nothing is in flight.
-	_ = p.slots.Acquire(context.Background(), int64(p.svc.opts.StreamInflight))
-	close(p.responses)
+	// Every request holds a slot until it is answered: having them all means that nothing is in flight. A server that ends does not wait for that: an append may
+	// be without an outcome for as long as its partition is without a quorum.
+	if p.slots.Acquire(p.svc.aborting, int64(p.svc.opts.StreamInflight)) == nil {
+		close(p.responses)
+	}
 	sendErr := <-sent
 	if recvErr != nil {
 		return toStatus(p.svc.orStopping(recvErr))
@@ -60,17 +62,24 @@ func (p *produceStream) run() error {
 	return sendErr
 }
 
-// sendAll answers until responses is closed. After an error it goes on taking responses, to free their slots.
+// sendAll answers until responses is closed, or the server ends. After an error it goes on taking responses, to free their slots.
 func (p *produceStream) sendAll() error {
 	var failed error
-	for r := range p.responses {
-		if failed == nil {
-			failed = p.stream.Send(r.msg)
+	for {
+		select {
+		case r, ok := <-p.responses:
+			if !ok {
+				return failed
+			}
+			if failed == nil {
+				failed = p.stream.Send(r.msg)
+			}
+			p.bytes.Release(r.bytes)
+			p.slots.Release(1)
+		case <-p.svc.aborting.Done():
+			return p.svc.aborting.Err()
 		}
-		p.bytes.Release(r.bytes)
-		p.slots.Release(1)
 	}
-	return failed
 }
 
 // readAll takes requests until the client has sent its last one (nil) or the stream or server ends.
