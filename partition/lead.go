@@ -138,7 +138,7 @@ func (r *Replica) changing(ctx context.Context, begin func() (f raft.Future, und
 	}
 	ch := make(chan error, 1)
 	go func() {
-		ch <- f.Error()
+		ch <- r.answer(f)
 		undo()
 		<-r.change
 	}()
@@ -151,4 +151,21 @@ func (r *Replica) changing(ctx context.Context, begin func() (f raft.Future, und
 		return fmt.Errorf("%s: %w", r.cfg.Name, err)
 	}
 	return nil
+}
+
+// answer waits for raft's answer, or until raft has ended: then it gives none to what it has committed and not applied, and the goroutine that asked it stays.
+func (r *Replica) answer(f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-r.halted:
+	}
+	select {
+	case err := <-done:
+		return err
+	default:
+		return raft.ErrRaftShutdown
+	}
 }

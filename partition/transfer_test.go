@@ -23,23 +23,32 @@ func (w waits) Error() error {
 	return nil
 }
 
-// TestTransferEndsWithRaft: raft that is shut down does not answer a transfer in its queue.
-func TestTransferEndsWithRaft(t *testing.T) {
+// TestChangeEndsWithRaft: raft that is shut down does not answer what is in its queues.
+func TestChangeEndsWithRaft(t *testing.T) {
+	for name, wait := range map[string]func(*Replica, raft.Future) error{
+		"transfer": func(r *Replica, f raft.Future) error { return (&transferFuture{Future: f, r: r}).Error() },
+		"change":   (*Replica).answer,
+	} {
+		t.Run(name, func(t *testing.T) { testEndsWithRaft(t, wait) })
+	}
+}
+
+func testEndsWithRaft(t *testing.T, wait func(*Replica, raft.Future) error) {
 	synctest.Test(t, func(t *testing.T) {
 		never := make(chan struct{})
 		defer close(never)
 		r := &Replica{halted: make(chan struct{}), group: &transport.Group{}}
 		done := make(chan error, 1)
-		go func() { done <- (&transferFuture{Future: waits{answer: never}, r: r}).Error() }()
+		go func() { done <- wait(r, waits{answer: never}) }()
 		synctest.Wait()
 		close(r.halted)
 		select {
 		case err := <-done:
 			if !errors.Is(err, raft.ErrRaftShutdown) {
-				t.Errorf("the transfer ended with: %v", err)
+				t.Errorf("it ended with: %v", err)
 			}
 		case <-time.After(transferMax / 2):
-			t.Error("the transfer still waits for raft, which was shut down")
+			t.Error("it still waits for raft, which was shut down")
 		}
 	})
 }
