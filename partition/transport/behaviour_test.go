@@ -123,6 +123,37 @@ func TestConnectionLossEndsIdlePipeline(t *testing.T) {
 	})
 }
 
+// Who reads a pipeline's answers is refused at its end, however many answers nobody has read.
+func TestClosedPipelineDismissesItsReader(t *testing.T) {
+	for _, answered := range []int{0, 1, 2} {
+		_, leader, follower := pair(t, GroupOptions{MaxInflight: 2})
+		p, err := leader.AppendEntriesPipeline("2", "2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range answered {
+			f, err := p.AppendEntries(entry(uint64(i), 10), &raft.AppendEntriesResponse{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			respond(<-follower.Consumer(), success, nil)
+			if err := f.Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "all answers", func() bool { return len(p.Consumer()) == answered })
+		p.Close()
+		within(t, 5*time.Second, "a refusal", func() {
+			for f := range p.Consumer() {
+				if !f.Response().Success {
+					return
+				}
+			}
+		})
+		p.Close()
+	}
+}
+
 // The window makes the sender wait, and Close ends the waiting.
 func TestPipelineWindowAndClose(t *testing.T) {
 	for name, opts := range map[string]GroupOptions{"count": {MaxInflight: 3}, "bytes": {MaxInflight: 60, MaxInflightBytes: 3000}} {

@@ -100,8 +100,7 @@ func yield(term uint64) *raft.AppendEntriesRequest {
 func (g *Group) tellSelf(command any) {
 	s := newServed(header{group: g.id}, command, 0, nobody{})
 	g.t.queued.force(0)
-	g.inflight <- s
-	g.consumer <- s.rpc
+	g.hand(s)
 }
 
 // nobody is where answers to ourselves go.

@@ -232,7 +232,7 @@ func testConn(t testing.TB, p purpose, dialled bool) *conn {
 	a, b := net.Pipe()
 	c := newConn(tr, a, nil, "1", p, dialled)
 	t.Cleanup(func() { b.Close(); c.fail(ErrClosed) })
-	g := &Group{t: tr, id: 1, consumer: make(chan raft.RPC, 1), inflight: make(chan *served, 2), beats: make(chan beat, 1)}
+	g := &Group{t: tr, id: 1, consumer: make(chan raft.RPC, 1), inflight: make(chan *served, 2), beats: make(chan beat, 1), running: true} // its queues are read here
 	tr.groups[1] = g
 	return c
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -44,8 +45,8 @@ type GroupOptions struct {
 	Prompt bool
 }
 
-// Group is the raft.Transport of one Raft group. Its goroutine, started by Transport.Group and waited for by Close,
-// runs raft's heartbeat handler and sends raft's answers back.
+// Group is the raft.Transport of one Raft group. Its goroutine, started when a request comes and waited for by Close,
+// runs raft's heartbeat handler and sends raft's answers back; it ends when nothing is left.
 type Group struct {
 	t        *Transport
 	id       GroupID
@@ -56,7 +57,9 @@ type Group struct {
 	inflight chan *served // what was put into consumer, in that order, until it is answered
 	beats    chan beat
 	handler  atomic.Pointer[func(raft.RPC)]
-	current  *served // run's own: the head of inflight
+	current  *served       // run's own: the head of inflight
+	latest   time.Duration // run's own: when it took a request
+	lively   bool          // run's own: requests come in quick succession
 	preVote  atomic.Pointer[func(*raft.RequestPreVoteRequest) (granted, answered bool)]
 	claimant atomic.Pointer[Claimant]
 	claims   groupClaims
@@ -68,10 +71,11 @@ type Group struct {
 	// followers are how far they are.
 	followers followers
 
-	mu     sync.Mutex // orders consumer and inflight alike; guards isClosed
-	closed chan struct{}
-	ended  bool
-	wg     sync.WaitGroup
+	mu      sync.Mutex // orders consumer and inflight alike
+	closed  chan struct{}
+	ended   bool
+	running bool // run is
+	wg      sync.WaitGroup
 }
 
 var (
@@ -102,8 +106,6 @@ func (t *Transport) Group(id GroupID, opts GroupOptions) (*Group, error) {
 		return nil, fmt.Errorf("raft group %d is registered already", id)
 	}
 	t.groups[id] = g
-	g.wg.Add(1)
-	go g.run()
 	return g, nil
 }
 

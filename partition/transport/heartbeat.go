@@ -144,12 +144,17 @@ func (t *Transport) deliverBeat(id GroupID, b beat) (uint16, error) {
 	if !g.meant(b.target) {
 		return codeWrongServer, ErrWrongServer
 	}
-	select {
-	case g.beats <- b:
-		return codeOK, nil
-	default:
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.ended:
+		return codeGroupClosed, ErrGroupClosed
+	case len(g.beats) == cap(g.beats):
 		return codeBusy, ErrBusy
 	}
+	g.beats <- b
+	g.start()
+	return codeOK, nil
 }
 
 func (c *conn) refuseBeat(id uint64, code uint16, err error) {

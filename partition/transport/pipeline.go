@@ -176,9 +176,26 @@ func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.ready }
 
 // Close implements raft.AppendPipeline. Requests in flight are given up; their futures fail.
 func (p *pipeline) Close() error {
-	p.once.Do(func() { close(p.stop) })
-	<-p.done
+	p.once.Do(func() {
+		close(p.stop)
+		<-p.done
+		p.dismiss()
+	})
 	return nil
+}
+
+// dismiss has raft's decoder of this pipeline end, with a refusal, if it still waits. raft ends it before it closes the pipeline, unless the goroutine that does so found damage in the log and
+// ended in the middle (see package partition): then nobody else does, and the replica could not be closed.
+func (p *pipeline) dismiss() {
+	refusal := &appendFuture{start: time.Now(), args: &raft.AppendEntriesRequest{}, resp: &raft.AppendEntriesResponse{}, done: make(chan struct{})}
+	refusal.finish(raft.ErrPipelineShutdown)
+	for {
+		select {
+		case p.ready <- refusal:
+			return
+		case <-p.ready: // full; run has ended, so there is room now
+		}
+	}
 }
 
 func (p *pipeline) run() {

@@ -3,6 +3,7 @@ package transport
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -136,10 +137,39 @@ func (g *Group) enqueue(s *served) (uint16, error) {
 	case len(g.consumer) == cap(g.consumer) || len(g.inflight) == cap(g.inflight):
 		return codeBusy, ErrBusy
 	}
-	g.inflight <- s
-	g.consumer <- s.rpc
+	g.hand(s)
 	return codeOK, nil
 }
+
+// hand puts a request into both queues. There is room; mu is held.
+func (g *Group) hand(s *served) {
+	g.inflight <- s
+	g.consumer <- s.rpc
+	g.start()
+}
+
+// start has run look, which exists only while there is something to do: most of a broker's thousands of groups are idle. mu is held, and the group has not ended.
+func (g *Group) start() {
+	if !g.running {
+		g.running = true
+		g.wg.Add(1)
+		go g.run()
+	}
+}
+
+// rest tells run to return, if nothing waits.
+func (g *Group) rest() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ended || len(g.inflight) > 0 || len(g.beats) > 0 {
+		return false
+	}
+	g.running = false
+	return true
+}
+
+// lingerFor is for how long run waits for the next request, if the last came as soon after the one before.
+const lingerFor = time.Second
 
 // run is the group's goroutine. raft takes requests one by one, so its answers come in the order of inflight.
 //
@@ -154,19 +184,34 @@ func (g *Group) run() {
 		}
 		go g.run()
 	}()
-	beatReply := make(chan raft.RPCResponse, 1)
+	var linger *time.Timer
+	var lingered <-chan time.Time
 	for {
 		next, answer := g.inflight, (chan raft.RPCResponse)(nil)
-		if g.current != nil {
+		switch {
+		case g.current != nil:
 			next, answer = nil, g.current.reply
+		case !g.lively:
+			if finished = g.rest(); finished {
+				return
+			}
+		case linger == nil:
+			linger = time.NewTimer(lingerFor)
+			lingered = linger.C
+			defer linger.Stop()
 		}
 		select {
 		case b := <-g.beats:
-			g.serveBeat(b, beatReply)
+			g.serveBeat(b, make(chan raft.RPCResponse, 1))
 		case g.current = <-next:
+			now := g.t.now()
+			g.lively, g.latest = now-g.latest < lingerFor, now
 		case r := <-answer:
 			g.answer(g.current, r)
 			g.current = nil
+		case <-lingered:
+			g.lively = g.t.now()-g.latest < lingerFor
+			linger.Reset(lingerFor)
 		case <-g.closed:
 			g.drain()
 			finished = true
