@@ -17,7 +17,6 @@ import (
 const (
 	// maxEntryBytes bounds one entry; the transport's frames and the log's entries are larger.
 	maxEntryBytes = 32 << 20
-	never         = 10 * 365 * 24 * time.Hour
 	// followerBytes bounds what raft reads into memory at a time for one follower that is behind, counted in batches of the largest size.
 	followerBytes = 64 << 20
 	// queueReserve is room in raft's queue for what the sequencer does not count: a barrier.
@@ -41,7 +40,7 @@ func raftConfig(cfg Config) *raft.Config {
 	c.MaxAppendEntries = raftQueue(cfg.Settings)
 	c.BatchApplyCh = true
 	c.ShutdownOnRemove = false // the owner of the replica decides what becomes of it
-	c.SnapshotInterval = never
+	c.SnapshotInterval = spareInterval
 	c.SnapshotThreshold = math.MaxUint64
 	c.TrailingLogs = math.MaxUint64
 	c.NoLegacyTelemetry = true
@@ -100,7 +99,7 @@ func (g *logGuard) DeleteRange(from, to uint64) error {
 
 // holds says whether an entry is there: after a checkpoint was installed, raft asks for the removal of a log that is empty already.
 func (g *logGuard) holds(index uint64) bool {
-	last, err := g.LastIndex()
+	last, err := g.Log.LastIndex()
 	return err == nil && index > 0 && index <= last
 }
 

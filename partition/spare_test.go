@@ -1,0 +1,91 @@
+package partition
+
+import (
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-log/flotilla/partition/transport"
+	"github.com/flotilla-log/flotilla/raftlog"
+	"github.com/flotilla-log/flotilla/raftlog/vfs"
+)
+
+// stacks are those of all goroutines.
+func stacks() string {
+	buf := make([]byte, 1<<20)
+	for {
+		if n := runtime.Stack(buf, true); n < len(buf) {
+			return string(buf[:n])
+		}
+		buf = make([]byte, 2*len(buf))
+	}
+}
+
+func spareIn(text string) (names []string) {
+	for _, name := range spare {
+		if strings.Contains(text, "hashicorp/raft"+name+"(") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Goroutines of raft that a replica does not need end, and raft goes on without them. Should a later release of raft do without them, or not ask the log any more, this says so.
+func TestSpareGoroutinesEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, err := raftlog.Open(raftlog.Options{FS: vfs.NewMem(), Dir: "/log"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := Config{Dir: "/log", Name: "orders/0", LocalID: "1", LocalAddr: "1", Transport: &transport.Transport{}, Stable: raft.NewInmemStore()}.withDefaults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, trans := raft.NewInmemTransport("1")
+		guard := &logGuard{Log: log}
+		r, err := raft.NewRaft(raftConfig(cfg), &raft.MockFSM{}, guard, cfg.Stable, log.Snapshots(), trans)
+		if err != nil {
+			t.Fatal(err)
+		}
+		guard.raft.Store(r)
+		if err := r.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{ID: "1", Address: "1"}}}).Error(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		started := spareIn(stacks())
+		for r.State() != raft.Leader {
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		if got := slices.Concat(started, spareIn(stacks())); len(got) != len(spare) {
+			t.Errorf("of those to spare, raft started %v: spare.go has become needless, or its names are others", got)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := spareIn(stacks()); len(got) > 0 {
+			t.Errorf("%v still run", got)
+		}
+		for range 3 {
+			if err := r.Apply([]byte("x"), 0).Error(); err != nil {
+				t.Errorf("raft does not go on: %v", err)
+			}
+		}
+		if first, err := guard.FirstIndex(); first != 1 || err != nil {
+			t.Errorf("first index %d, %v", first, err)
+		}
+		if last, err := guard.LastIndex(); last < 4 || err != nil {
+			t.Errorf("last index %d, %v", last, err)
+		}
+		if err := r.Shutdown().Error(); err != nil {
+			t.Errorf("raft does not end: %v", err)
+		}
+		if err := log.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
