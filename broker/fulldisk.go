@@ -8,13 +8,21 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// fullDiskEvery is how often a broker looks whether its disk is full: that bounds for how long a partition refuses records that others have space for.
-const fullDiskEvery = 200 * time.Millisecond
+const (
+	// fullDiskEvery is how often a broker looks whether its disk is full: that bounds for how long a partition refuses records that others have space for.
+	fullDiskEvery = 200 * time.Millisecond
+	// fullDiskAll is how many looks go by until all replicas are asked although there is space: one may have failed to write for another reason, such as a quota. To ask a
+	// thousand takes a millisecond.
+	fullDiskAll = 5
+)
 
 // leaveFullDisk hands leaderships to replicas that have space, while this broker's disk is full, until the broker stops. Where a quorum has space the
 // partition can then be written to again; otherwise leadership stays.
 func (b *Broker) leaveFullDisk() {
-	for b.sleep(fullDiskEvery) == nil {
+	for look := 1; b.sleep(fullDiskEvery) == nil; look++ {
+		if look%fullDiskAll != 0 && !b.diskShort() {
+			continue
+		}
 		var g errgroup.Group
 		g.SetLimit(transfersAtOnce)
 		for _, h := range b.replicas.all() {
@@ -27,6 +35,12 @@ func (b *Broker) leaveFullDisk() {
 		}
 		_ = g.Wait()
 	}
+}
+
+// diskShort says that less than the reserve is free, or that nobody can tell.
+func (b *Broker) diskShort() bool {
+	free, err := b.replicas.fs().FreeBytes(b.replicas.dir)
+	return err != nil || free < b.cfg.DiskReserve
 }
 
 // handToSpace hands leadership to the first voter that is caught up and has space. It may fail, and is tried again.

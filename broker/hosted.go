@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -23,7 +24,7 @@ import (
 )
 
 // hosted is one replica assigned to this broker, from its opening to its closing. Its goroutine (run) opens it, does what a leader owes the
-// cluster (lead.go), opens it again after failures that this can cure, and closes it. The manager starts run and stops it with stop; done is
+// cluster (lead.go), opens it again after failures that this can cure, and closes it; it exists only while there is something to do. The manager starts run and stops it with stop; done is
 // closed when everything has ended. mu guards what others read.
 type hosted struct {
 	m        *replicaManager
@@ -52,8 +53,16 @@ type hosted struct {
 
 	settings sync.Mutex // see applySettings; before mu
 
-	lead   leadState // only run's goroutine
-	opened bool      // the replica was open when it failed; only run's goroutine
+	parking sync.Mutex // after all other locks
+	parked  bool       // run has returned, and wakeUp starts it again
+
+	// The following are only run's.
+	lead    leadState
+	running bool          // the replica is open
+	opened  bool          // it was open when it failed
+	began   time.Time     // when it was last opened
+	pause   time.Duration // before it is opened again after a failure
+	again   *time.Timer   // runs wakeUp
 
 	damaged    atomic.Bool            // its files are set aside, and the cluster is asked for another replica
 	foundBy    atomic.Pointer[string] // what found the damage, if not a read or write
@@ -69,23 +78,39 @@ func newHosted(m *replicaManager, w wanted) *hosted {
 	}
 	h.log = m.log.With("partition", h.name)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
+	h.pause = reopenMin
+	h.again = time.AfterFunc(time.Hour, h.wakeUp)
+	h.again.Stop()
 	return h
 }
 
-func (h *hosted) stop() { h.cancel() }
+func (h *hosted) stop() {
+	h.cancel()
+	h.wakeUp()
+}
 
-func (h *hosted) wakeUp() { signal(h.wake) }
+// wakeUp has run look again, or go on if it has parked. It does not block.
+func (h *hosted) wakeUp() {
+	signal(h.wake)
+	h.parking.Lock()
+	defer h.parking.Unlock()
+	if h.parked {
+		h.parked = false
+		go h.run()
+	}
+}
 
-// update tells the replica what the metadata says now. The pointers are new only if there is something new.
+// update tells the replica what the metadata says now. The pointers are new only if there is something new, but the topic's whenever there is for any of its partitions, of
+// which there may be thousands: only what concerns this one wakes it.
 func (h *hosted) update(t *metadata.Topic, p *metadata.Partition) {
 	h.mu.Lock()
-	topicChanged, changed := h.topic != t, h.topic != t || h.partition != p
+	altered, changed := h.topic != t && !maps.Equal(h.topic.Settings, t.Settings), h.partition != p
 	h.topic, h.partition = t, p
 	h.mu.Unlock()
-	if topicChanged {
+	if altered {
 		h.applySettings()
 	}
-	if changed {
+	if altered || changed {
 		h.wakeUp()
 	}
 }
@@ -182,35 +207,47 @@ const (
 	reopenMax = time.Minute
 )
 
-// run is the replica's life. A failure that opening again may cure is answered so, with growing pauses; damage ends it, as only a fresh
-// replica helps.
+// run goes on with the replica's life until there is nothing to do (wakeUp starts it again then) or it has ended. A failure that opening again may cure is answered so, with growing
+// pauses; damage ends it, as only a fresh replica helps.
 func (h *hosted) run() {
-	defer func() {
-		h.cancel()
-		close(h.done)
-		h.m.wakeUp()
-		h.m.changed.notify()
-	}()
-	for pause := reopenMin; h.ctx.Err() == nil; pause = min(2*pause, reopenMax) {
-		began := time.Now()
+	for h.running || h.ctx.Err() == nil {
 		err := h.openAndServe()
-		if h.ctx.Err() != nil {
+		if errors.Is(err, errParked) {
 			return
+		}
+		if h.ctx.Err() != nil {
+			break
 		}
 		var damage *raftlog.DamageError
 		if errors.As(err, &damage) {
 			h.countDamage()
 			h.quarantine(err)
-			return
+			break
 		}
 		h.m.b.metrics.ReplicaFailures.Inc()
-		h.log.Error("the replica failed and will be opened again", "error", err, "pause", pause)
+		h.log.Error("the replica failed and will be opened again", "error", err, "pause", h.pause)
 		h.setTrouble(err)
-		if time.Since(began) > reopenMax {
-			pause = reopenMin
+		if time.Since(h.began) > reopenMax {
+			h.pause = reopenMin
 		}
-		h.sleep(pause)
+		h.sleep(h.pause)
+		h.pause = min(2*h.pause, reopenMax)
 	}
+	h.cancel()
+	close(h.done)
+	h.m.wakeUp()
+	h.m.changed.notify()
+}
+
+// errParked says that the replica is open and there is nothing to do for it.
+var errParked = errors.New("nothing to do")
+
+// park ends run until wakeUp, unless something has come up meanwhile: a thousand idle replicas need no goroutines.
+func (h *hosted) park() bool {
+	h.parking.Lock()
+	defer h.parking.Unlock()
+	h.parked = len(h.wake) == 0 && h.ctx.Err() == nil
+	return h.parked
 }
 
 func (h *hosted) sleep(d time.Duration) {
@@ -237,16 +274,23 @@ func (h *hosted) countDamage() {
 	h.m.b.metrics.Damage.WithLabelValues(by).Inc()
 }
 
-// openAndServe runs the replica once: until it is to close (nil), or has failed.
+// openAndServe runs the replica once: until it is to close (nil), or has failed, or there is nothing to do (errParked).
 func (h *hosted) openAndServe() error {
-	h.opened = false
-	if err := h.openReplica(); err != nil {
+	if !h.running {
+		h.began, h.opened = time.Now(), false
+		if err := h.openReplica(); err != nil {
+			return err
+		}
+		h.running, h.opened, h.lead = true, true, leadState{}
+		h.setTrouble(nil)
+		h.m.b.route.notify()
+	}
+	err := h.serve()
+	if errors.Is(err, errParked) {
 		return err
 	}
-	h.opened = true
-	h.setTrouble(nil)
-	h.m.b.route.notify()
-	err := h.serve()
+	h.again.Stop()
+	h.running = false
 	h.closeReplica()
 	return err
 }
@@ -353,22 +397,25 @@ func (h *hosted) propose(ctx context.Context, cmd []byte) (any, error) {
 	return res, h.m.b.apiError(err, &h.tp)
 }
 
-// serve does a leader's duties whenever something calls for it, until the replica is to close (nil) or fails.
+// serve does a leader's duties whenever something calls for it, until the replica is to close (nil) or fails, or nothing does (errParked).
 func (h *hosted) serve() error {
-	h.lead = leadState{}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
+		select { // before the looks: what comes up after them makes for another one
+		case <-h.wake:
+		default:
+		}
 		select {
 		case <-h.ctx.Done():
 			return nil
 		case err := <-h.failure:
 			return err
-		case <-h.wake:
-		case <-timer.C:
+		default:
 		}
 		if again := h.leadStep(); again > 0 {
-			timer.Reset(again)
+			h.again.Reset(again)
+		}
+		if h.park() {
+			return errParked
 		}
 	}
 }

@@ -140,6 +140,13 @@ func (h *hosted) caughtUp(ctx context.Context, r *partition.Replica, s raft.Serv
 	return st.Open && (st.LastIndex+maxLag >= last || h.lead.progress.within(now, st.LastIndex))
 }
 
+// follows says that a replica is caught up as far as its leader, this one, has heard.
+func follows(r *partition.Replica, s raft.Server) bool {
+	st := r.Status()
+	i := slices.IndexFunc(st.Followers, func(f partition.Follower) bool { return f.Server.ID == s.ID })
+	return i >= 0 && !st.Followers[i].Gone && st.Followers[i].Match+maxLag >= st.LastIndex
+}
+
 // mayLead says that the replica is caught up on a broker that does not stop and has space.
 func (h *hosted) mayLead(r *partition.Replica, s raft.Server) bool {
 	target := r.Status().LastIndex
@@ -169,7 +176,7 @@ func (h *hosted) preferLeader(r *partition.Replica) time.Duration {
 	}
 	every := b.cfg.Timing.ReconcileEvery
 	preferred := p.Replicas[0]
-	if p.Moving() || !b.isAlive(preferred.Broker) || !h.mayLead(r, preferred.Server()) {
+	if p.Moving() || !b.isAlive(preferred.Broker) || !follows(r, preferred.Server()) {
 		h.lead.preferredSince = time.Time{}
 		return every
 	}
@@ -182,9 +189,13 @@ func (h *hosted) preferLeader(r *partition.Replica) time.Duration {
 	if now.Sub(h.lead.preferredSince) < after+jitter || !h.m.transfers.allow(now) {
 		return every
 	}
+	server := preferred.Server()
+	if !h.mayLead(r, server) { // asked last: it is a call, and hundreds of partitions may wait for their turn
+		h.lead.preferredSince = time.Time{}
+		return every
+	}
 	ctx, cancel := context.WithTimeout(h.ctx, b.cfg.Timing.CallTimeout)
 	defer cancel()
-	server := preferred.Server()
 	if err := r.TransferLeadership(ctx, &server); err != nil {
 		h.log.Debug("giving leadership to the preferred leader", "broker", preferred.Broker, "error", err)
 		h.lead.preferredSince = time.Time{}

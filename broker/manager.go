@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -47,6 +48,8 @@ type replicaManager struct {
 	removals *removals
 	rebuilds rebuilds
 	foreign  map[string]bool              // told about already
+	relist   atomic.Bool                  // the directories in dir may be others than those in dirs
+	dirs     []replicaDir                 // as last listed; only run's
 	shape    map[string]int               // partitions by topic, as the coordinators know; only run's
 	settings map[string]map[string]string // metadata.State.BrokerSettings as told to all; only run's
 }
@@ -62,6 +65,7 @@ func newReplicaManager(b *Broker) (*replicaManager, error) {
 		done: make(chan struct{}), foreign: map[string]bool{},
 	}
 	m.removals = newRemovals(m)
+	m.relist.Store(true)
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	if err := m.fs().MkdirAll(m.dir); err != nil {
 		return nil, fmt.Errorf("making %s: %w", m.dir, err)
@@ -145,7 +149,9 @@ func (m *replicaManager) run() {
 		select {
 		case <-changed:
 		case <-m.wake:
+			m.relist.Store(true)
 		case <-tick.C:
+			m.relist.Store(true)
 			m.removals.retry()
 		case <-m.ctx.Done():
 			return
@@ -166,11 +172,10 @@ type wanted struct {
 }
 
 func (m *replicaManager) pass(s *metadata.State) error {
-	dirs, foreign, err := listReplicaDirs(m.fs(), m.dir)
+	dirs, err := m.listDirs()
 	if err != nil {
 		return err
 	}
-	m.tellForeign(foreign)
 	groups := s.Groups()
 	m.tellSettings(s)
 	want := m.wanted(s, dirs, groups)
@@ -184,6 +189,22 @@ func (m *replicaManager) pass(s *metadata.State) error {
 	m.mu.Unlock()
 	m.changed.notify()
 	return nil
+}
+
+// listDirs lists the replicas' directories. It reads them only if they may have changed: with a thousand replicas that takes milliseconds, and an election of all of them makes dozens
+// of changes of the metadata. Who makes, renames or removes one sets relist afterwards.
+func (m *replicaManager) listDirs() ([]replicaDir, error) {
+	if !m.relist.Swap(false) {
+		return m.dirs, nil
+	}
+	dirs, foreign, err := listReplicaDirs(m.fs(), m.dir)
+	if err != nil {
+		m.relist.Store(true)
+		return nil, err
+	}
+	m.dirs = dirs
+	m.tellForeign(foreign)
+	return dirs, nil
 }
 
 // tellCoordinators lets groups know of topics that came, grew or went.

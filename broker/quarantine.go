@@ -60,6 +60,7 @@ func (h *hosted) makeDir(path string) error {
 	if err := h.m.fs().MkdirAll(path); err != nil {
 		return fmt.Errorf("making the replica's directory: %w", err)
 	}
+	h.m.relist.Store(true)
 	if err := h.m.fs().SyncDir(h.m.dir); err != nil {
 		return fmt.Errorf("making the replica's directory: %w", err)
 	}
@@ -128,6 +129,7 @@ func (h *hosted) setAside() error {
 	if err := h.m.fs().Rename(from, to); err != nil {
 		return err
 	}
+	h.m.relist.Store(true)
 	return h.m.fs().SyncDir(h.m.dir)
 }
 

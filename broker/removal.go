@@ -77,6 +77,7 @@ func (r *removals) end(name string, err error) {
 		r.failed[name] = true
 	}
 	r.mu.Unlock()
+	r.m.relist.Store(true)
 	r.m.wakeUp()
 }
 

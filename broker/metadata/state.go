@@ -138,15 +138,16 @@ func ServerID(broker api.BrokerID, incarnation string, generation int32) string 
 	return strconv.Itoa(int(broker)) + "-" + incarnation + "-" + strconv.Itoa(int(generation))
 }
 
-// ParseServerID takes a replica's name apart.
+// ParseServerID takes a replica's name apart. It is asked about all replicas at each change of the metadata, and so allocates nothing.
 func ParseServerID(id string) (broker api.BrokerID, incarnation string, generation int32, ok bool) {
-	parts := strings.Split(id, "-")
-	if len(parts) != 3 || parts[1] == "" {
+	number, rest, _ := strings.Cut(id, "-")
+	incarnation, count, _ := strings.Cut(rest, "-")
+	if incarnation == "" || count == "" || strings.Contains(count, "-") {
 		return api.NoBroker, "", 0, false
 	}
-	broker, ok = ParseServerAddress(raft.ServerAddress(parts[0]))
-	g, err := strconv.ParseInt(parts[2], 10, 32)
-	return broker, parts[1], int32(g), ok && err == nil && g > 0
+	broker, ok = ParseServerAddress(raft.ServerAddress(number))
+	g, err := strconv.ParseInt(count, 10, 32)
+	return broker, incarnation, int32(g), ok && err == nil && g > 0
 }
 
 // Server is the replica as Raft's configuration has it, as a voter.
