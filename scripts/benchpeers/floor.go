@@ -18,9 +18,9 @@ import (
 // floorName is the column of what the machine allows by itself.
 const floorName = "machine"
 
-// floor measures what stands below every system: the disk, the loopback interface, and the record format.
+// floor measures what stands below every system: the disk, the loopback interface, the record format, and the way of the data over all of them.
 func floor(r *report, dir string) error {
-	return errors.Join(diskFloor(r, dir), loopbackFloor(r), codecFloor(r))
+	return errors.Join(diskFloor(r, dir), loopbackFloor(r), codecFloor(r), codecAlone(r, 100), pathFloor(r, dir))
 }
 
 // diskFloor appends and syncs, on a file that grows, one that is allocated, and one whose blocks were written before.
@@ -200,9 +200,8 @@ func codecFloor(r *report) error {
 		r.add(floorName, fmt.Sprintf("decoding batches of %s records, one core", size(bytes)), "records/s", more, float64(n)/time.Since(start).Seconds())
 	}
 	block, start, n := make([]byte, 1<<20), time.Now(), 0
-	table := crc32.MakeTable(crc32.Castagnoli)
 	for sum := uint32(0); time.Since(start) < time.Second/2; n++ {
-		sum = crc32.Update(sum, table, block)
+		sum = crc32.Update(sum, castagnoli, block)
 	}
 	r.add(floorName, "CRC-32C, one core", "MB/s", more, float64(n)/time.Since(start).Seconds()*float64(len(block))/1e6)
 	return nil

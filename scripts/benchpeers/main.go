@@ -23,6 +23,7 @@ type config struct {
 	reps         int
 	load         time.Duration
 	idleShards   int
+	idleOwn      int
 	settle       time.Duration
 	idleFor      time.Duration
 	quick        bool
@@ -39,14 +40,20 @@ func main() {
 	flag.IntVar(&c.reps, "reps", 3, "repetitions, in each of which every system has its turn")
 	flag.DurationVar(&c.load, "load", 5*time.Second, "how long each load lasts")
 	flag.IntVar(&c.idleShards, "idle", 500, "partitions or streams of the idle row")
-	flag.DurationVar(&c.settle, "settle", 10*time.Second, "how long idle servers settle before they are measured")
-	flag.DurationVar(&c.idleFor, "idle-time", 20*time.Second, "how long they are measured")
-	flag.BoolVar(&c.quick, "quick", false, "one repetition with short loads and 100 idle partitions")
+	flag.IntVar(&c.idleOwn, "idle-own", 1000, "partitions of the second idle row, which is Flotilla's alone; 0: there is none")
+	flag.DurationVar(&c.settle, "settle", time.Minute, "how long idle servers settle before they are measured")
+	flag.DurationVar(&c.idleFor, "idle-time", 30*time.Second, "how long they are measured")
+	flag.BoolVar(&c.quick, "quick", false, "one repetition with short loads and 100 idle partitions that settle for 10 s")
 	flag.StringVar(&c.out, "out", "", "also write the table to this file")
 	flag.StringVar(&c.brokerFlags, "broker-flags", "", "more flags for our brokers, separated by spaces; a result with any is not one of the defaults")
+	holdTo := flag.String("hold", "", "for the program itself: be the process that one of the machine's rows kills")
 	flag.Parse()
+	if *holdTo != "" {
+		_ = hold(*holdTo)
+		return
+	}
 	if c.quick {
-		c.reps, c.load, c.idleShards, c.idleFor = 1, 2*time.Second, 100, 10*time.Second
+		c.reps, c.load, c.idleShards, c.idleOwn, c.settle, c.idleFor = 1, 2*time.Second, 100, 0, 10*time.Second, 10*time.Second
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := compare(ctx, &c)
@@ -70,12 +77,12 @@ func (c *config) candidates() []candidate {
 		return func(dir string, log io.Writer) (system, error) { return newJetStream(c.nats, dir, sync, fast, log) }
 	}
 	all := []candidate{
-		{"Flotilla", "fsync on a quorum before the acknowledgement (default)", false, func(string, io.Writer) (system, error) {
+		{"Flotilla", "fsync on a quorum before the acknowledgement (default)", false, true, func(string, io.Writer) (system, error) {
 			return newFlotilla(c.binary, strings.Fields(c.brokerFlags)...)
 		}},
-		{"JetStream", "not synced before the acknowledgement (default: every 2 minutes)", false, jet("", false)},
-		{"JetStream, fast ingest", "not synced before the acknowledgement (default: every 2 minutes)", true, jet("", true)},
-		{"JetStream, sync always", "synced before the acknowledgement (sync_interval: always)", false, jet("always", false)},
+		{"JetStream", "not synced before the acknowledgement (default: every 2 minutes)", false, false, jet("", false)},
+		{"JetStream, fast ingest", "not synced before the acknowledgement (default: every 2 minutes)", true, false, jet("", true)},
+		{"JetStream, sync always", "synced before the acknowledgement (sync_interval: always)", false, false, jet("always", false)},
 	}
 	var kept []candidate
 	for _, a := range all {
@@ -127,21 +134,49 @@ func (c *config) turn(ctx context.Context, k candidate, chosen []row, rep int, d
 			return fmt.Errorf("start: %w", err)
 		}
 		for _, row := range chosen {
-			if k.fast && !row.throughput {
+			if k.fast && !row.throughput || row.alone {
 				continue
 			}
-			fmt.Fprintf(os.Stderr, "%s: repetition %d of %d: %s\n", k.name, rep+1, c.reps, row.name)
-			if err := row.measure(ctx, r); err != nil {
-				return fmt.Errorf("%s: %w", row.name, err)
+			if err := c.measure(ctx, row, r, rep); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
+	for _, row := range chosen {
+		if err == nil && row.alone && !k.fast {
+			err = c.withSystem(k, dir, results, func(r *run) error {
+				if err := r.sys.boot(ctx); err != nil {
+					return fmt.Errorf("start: %w", err)
+				}
+				return c.measure(ctx, row, r, rep)
+			})
+		}
+	}
 	if err != nil || !c.wants("idle") || k.fast || rep > 0 {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "%s: idle\n", k.name)
-	return c.withSystem(k, dir, results, func(r *run) error { return r.idle(ctx, c.idleShards) })
+	for _, shards := range c.idleSizes(k) {
+		fmt.Fprintf(os.Stderr, "%s: idle, %d\n", k.name, shards)
+		err = errors.Join(err, c.withSystem(k, dir, results, func(r *run) error { return r.idle(ctx, shards) }))
+	}
+	return err
+}
+
+func (c *config) measure(ctx context.Context, row row, r *run, rep int) error {
+	fmt.Fprintf(os.Stderr, "%s: repetition %d of %d: %s\n", r.name, rep+1, c.reps, row.name)
+	if err := row.measure(ctx, r); err != nil {
+		return fmt.Errorf("%s: %w", row.name, err)
+	}
+	return nil
+}
+
+// idleSizes are how many partitions or streams a candidate is idle with: as many for all, and ours with more besides.
+func (c *config) idleSizes(k candidate) []int {
+	if k.own && c.idleOwn > 0 {
+		return []int{c.idleShards, c.idleOwn}
+	}
+	return []int{c.idleShards}
 }
 
 // withSystem gives f a system that has not been started, and ends it.

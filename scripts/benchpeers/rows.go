@@ -33,26 +33,28 @@ type run struct {
 	made   map[string]int64 // topics with records in them, and how many
 }
 
-// row is a measurement. Those with the same group use a cluster in common, in the order in which they stand here.
+// row is a measurement. They use a cluster in common, in the order in which they stand here, but for those that want one alone.
 type row struct {
 	name       string
 	throughput bool // also for a candidate's fast producer
 	measure    func(ctx context.Context, r *run) error
+	// alone says that the row has a cluster of its own, in which nothing was stored before.
+	alone bool
 }
 
 // rows in the order in which they are measured on one cluster. The first is part of the start.
 func rows() []row {
 	return []row{
-		{"produce-1k", true, func(ctx context.Context, r *run) error { return r.produce(ctx, kib, 1) }},
-		{"produce-1k-many", true, func(ctx context.Context, r *run) error { return r.produce(ctx, kib, many) }},
-		{"consume-1k", false, func(ctx context.Context, r *run) error { return r.consume(ctx, kib, 1) }},
-		{"consume-1k-many", false, func(ctx context.Context, r *run) error { return r.consume(ctx, kib, many) }},
-		{"produce-100", true, func(ctx context.Context, r *run) error { return r.produce(ctx, 100, 1) }},
-		{"produce-100-many", true, func(ctx context.Context, r *run) error { return r.produce(ctx, 100, many) }},
-		{"one-at-a-time", false, func(ctx context.Context, r *run) error { return r.oneAtATime(ctx) }},
-		{"end-to-end", false, func(ctx context.Context, r *run) error { return r.endToEnd(ctx) }},
-		{"failover", false, func(ctx context.Context, r *run) error { return r.failover(ctx) }},
-		{"restart", false, func(ctx context.Context, r *run) error { return r.restart(ctx) }},
+		{name: "produce-1k", throughput: true, measure: func(ctx context.Context, r *run) error { return r.produce(ctx, kib, 1) }},
+		{name: "produce-1k-many", throughput: true, measure: func(ctx context.Context, r *run) error { return r.produce(ctx, kib, many) }},
+		{name: "consume-1k", measure: func(ctx context.Context, r *run) error { return r.consume(ctx, kib, 1) }},
+		{name: "consume-1k-many", measure: func(ctx context.Context, r *run) error { return r.consume(ctx, kib, many) }},
+		{name: "produce-100", throughput: true, measure: func(ctx context.Context, r *run) error { return r.produce(ctx, 100, 1) }},
+		{name: "produce-100-many", throughput: true, measure: func(ctx context.Context, r *run) error { return r.produce(ctx, 100, many) }},
+		{name: "one-at-a-time", measure: func(ctx context.Context, r *run) error { return r.oneAtATime(ctx) }},
+		{name: "end-to-end", measure: func(ctx context.Context, r *run) error { return r.endToEnd(ctx) }},
+		{name: "failover", measure: func(ctx context.Context, r *run) error { return r.failover(ctx) }},
+		{name: "restart", measure: func(ctx context.Context, r *run) error { return r.restart(ctx) }, alone: true},
 	}
 }
 
@@ -300,7 +302,7 @@ func (r *run) restart(ctx context.Context) error {
 	return err
 }
 
-// fill stores what the restart needs, whatever the rows before have stored.
+// fill stores what the restart needs.
 func (r *run) fill(ctx context.Context) error {
 	p, err := r.sys.producer(ctx, "again", 1)
 	if err != nil {
@@ -332,7 +334,7 @@ func (r *run) first(ctx context.Context) error {
 	return err
 }
 
-// idle measures servers with many partitions or streams in which nothing happens.
+// idle measures servers with many partitions or streams in which nothing happens, some time after these were made.
 func (r *run) idle(ctx context.Context, shards int) error {
 	if err := r.sys.boot(ctx); err != nil {
 		return err
@@ -352,7 +354,7 @@ func (r *run) idle(ctx context.Context, shards int) error {
 	if err != nil {
 		return err
 	}
-	label := fmt.Sprintf("idle, %d replicated partitions or streams", shards)
+	label := fmt.Sprintf("idle for %s, %d replicated partitions or streams", r.cfg.settle, shards)
 	r.report.add(r.name, label+": three servers", "% of one core", fewer, 100*after.minus(before).cpu/took.Seconds())
 	r.report.add(r.name, label+": largest server", "MB resident", fewer, after.rss/1e6)
 	return nil

@@ -49,6 +49,7 @@ type candidate struct {
 	durability string
 	// fast says that there is a producer beside the ordinary one, which only the rows about throughput use.
 	fast bool
+	own  bool // it is Flotilla
 	make func(dir string, log io.Writer) (system, error)
 }
 
