@@ -24,6 +24,9 @@ import (
 // maxPeers bounds the peers that evidence is kept of without ever having been dialled.
 const maxPeers = 4096
 
+// probesDropped bounds the probes that are made again because PeerDown came while they were under way.
+const probesDropped = 5
+
 // evidence is what is known about one peer. It is guarded by the transport's evidenceMu.
 type evidence struct {
 	probing bool
@@ -122,9 +125,16 @@ func (t *Transport) suspect(peer raft.ServerAddress) {
 	}
 }
 
-// probe connects once. The connection stays, for control.
+// probe connects once. The connection stays, for control. A dial whose result PeerDown had dropped tells nothing, so that there is another one then.
 func (t *Transport) probe(peer raft.ServerAddress) {
 	_, err := t.connTo(peer, purposeControl, t.ctx.Done())
+	for range probesDropped {
+		if !errors.Is(err, errReportedDown) {
+			break
+		}
+		t.forgive(peer)
+		_, err = t.connTo(peer, purposeControl, t.ctx.Done())
+	}
 	alive := err == nil || errors.Is(err, ErrRefused) || errors.Is(err, ErrClosed) || errors.Is(err, context.Canceled) || err == errStopped
 	inbound := len(t.conns(peer)) > 0 // it came back meanwhile by itself
 	t.change(peer, func(e *evidence) {
