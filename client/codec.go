@@ -21,6 +21,9 @@ func forceProduceCodec() grpc.CallOption {
 
 // Marshal implements encoding.CodecV2.
 func (c produceCodec) Marshal(v any) (mem.BufferSlice, error) {
+	if m, ok := v.(*lentRequest); ok {
+		return m.marshal()
+	}
 	req, ok := v.(*pb.ProduceRequest)
 	if !ok {
 		return c.CodecV2.Marshal(v)
@@ -29,6 +32,21 @@ func (c produceCodec) Marshal(v any) (mem.BufferSlice, error) {
 	if !ok {
 		return c.CodecV2.Marshal(v)
 	}
+	return marshalProduce(req, mem.SliceBuffer(p.Batch))
+}
+
+// lentRequest is a request whose batch comes back when gRPC has read it: batch is a reference for gRPC, which only marshal passes on.
+type lentRequest struct {
+	*pb.ProduceRequest
+	batch mem.Buffer
+}
+
+func (m *lentRequest) marshal() (mem.BufferSlice, error) {
+	return marshalProduce(m.ProduceRequest, m.batch)
+}
+
+// marshalProduce leaves out req's own payload for batch.
+func marshalProduce(req *pb.ProduceRequest, batch mem.Buffer) (mem.BufferSlice, error) {
 	rest := pb.ProduceRequest{
 		CorrelationId: req.CorrelationId, Topic: req.Topic, Partition: req.Partition, ExpectedOffset: req.ExpectedOffset, TimeoutMs: req.TimeoutMs,
 	}
@@ -37,8 +55,8 @@ func (c produceCodec) Marshal(v any) (mem.BufferSlice, error) {
 		return nil, err
 	}
 	head = protowire.AppendTag(head, produceBatchField, protowire.BytesType)
-	head = protowire.AppendVarint(head, uint64(len(p.Batch)))
-	return mem.BufferSlice{mem.SliceBuffer(head), mem.SliceBuffer(p.Batch)}, nil
+	head = protowire.AppendVarint(head, uint64(batch.Len()))
+	return mem.BufferSlice{mem.SliceBuffer(head), batch}, nil
 }
 
 // produceBatchField is the number of ProduceRequest.batch.

@@ -34,6 +34,7 @@ type Producer struct {
 	appends producerIDs // identity of Append
 	eager   eagerness
 	pool    sync.Pool // of *record.Builder
+	batches batchMemory
 	entries sync.Pool // of *[]entry, empty
 
 	ctx    context.Context // ends when Close has flushed

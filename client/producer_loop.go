@@ -268,9 +268,14 @@ func (pp *partitionProducer) dispatch(b *batch, now time.Time, leader Broker, wa
 	wake.set(b.deadline)
 	wake.set(now.Add(suspectAfter)) // nothing else may wake us: this can be all there is to send
 	timeout := min(pp.p.cfg.produceTimeout, max(pp.expiry(b).Sub(now), time.Millisecond))
-	pp.p.streams.send(leader.Address, &request{owner: pp, batch: b, attempt: b.attempt, message: &pb.ProduceRequest{
+	r := &request{owner: pp, batch: b, attempt: b.attempt, message: &pb.ProduceRequest{
 		Topic: pp.tp.Topic, Partition: pp.tp.Partition, TimeoutMs: int32(timeout.Milliseconds()), Payload: &pb.ProduceRequest_Batch{Batch: b.data},
-	}})
+	}}
+	if b.lent != nil {
+		b.lent.Ref()
+		r.lent = b.lent
+	}
+	pp.p.streams.send(leader.Address, r)
 	return true
 }
 
@@ -296,21 +301,37 @@ func (pp *partitionProducer) prepare(b *batch) error {
 		}
 	}
 	if b.data == nil {
-		data, err := b.builder.Build()
-		if err != nil {
+		if err := pp.build(b); err != nil {
 			return err
 		}
-		b.builder.Reset()
-		pp.p.pool.Put(b.builder)
-		b.data, b.builder = data, nil
 	} else if pp.p.cfg.idempotent && !b.sequenced {
 		b.data = slices.Clone(b.data) // a cut stream may still be reading the old one
+		b.giveBack()
 	}
 	if pp.p.cfg.idempotent && !b.sequenced {
 		b.sequenced, b.id, b.epoch, b.sequence = true, pp.id, pp.epoch, pp.next
 		record.SetProducer(b.data, b.id, b.epoch, b.sequence)
 		pp.next = record.AddSequence(pp.next, b.count())
 	}
+	return nil
+}
+
+// build encodes a batch. A full one keeps the builder's memory, which comes back when nobody reads it any more; a small one would hold much of it for little.
+func (pp *partitionProducer) build(b *batch) (err error) {
+	size, have, full := b.builder.Size(), b.builder.Cap(), pp.p.cfg.batchBytes
+	if pp.p.cfg.compression == record.None && size >= full/2 && have >= full && have <= 2*full {
+		if b.data, err = b.builder.Take(); err != nil {
+			return err
+		}
+		b.lent = pp.p.batches.lend(b.data)
+	} else {
+		if b.data, err = b.builder.Build(); err != nil {
+			return err
+		}
+		b.builder.Reset()
+	}
+	pp.p.pool.Put(b.builder)
+	b.builder = nil
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/mem"
+
 	"github.com/flotilla-log/flotilla/proto/record"
 )
 
@@ -16,6 +18,7 @@ type batch struct {
 	pooled  *[]entry        // where entries came from
 	builder *record.Builder // until it is built
 	data    []byte
+	lent    mem.Buffer // data, if its memory is to be used again; then this is a reference
 	cost    int64
 	created time.Time
 	urgent  bool          // do not linger
@@ -34,6 +37,14 @@ type batch struct {
 	deadline time.Time // of it
 	maybe    bool      // some try had an unknown outcome: it may be stored
 	gap      bool      // the last answer was OUT_OF_ORDER_SEQUENCE
+}
+
+// giveBack ends the batch's own use of memory that is to be used again. What gRPC still reads of it has references of its own.
+func (b *batch) giveBack() {
+	if b.lent != nil {
+		b.lent.Free()
+		b.lent = nil
+	}
 }
 
 func (b *batch) count() int32 { return int32(len(b.entries)) }
@@ -142,8 +153,11 @@ func (pp *partitionProducer) close() {
 }
 
 func (pp *partitionProducer) newBatch() *batch {
-	entries := pp.p.entries.Get().(*[]entry)
-	return &batch{builder: pp.p.pool.Get().(*record.Builder), entries: *entries, pooled: entries, created: time.Now(), done: make(chan struct{})}
+	entries, builder := pp.p.entries.Get().(*[]entry), pp.p.pool.Get().(*record.Builder)
+	if builder.Cap() == 0 {
+		builder.Use(pp.p.batches.take())
+	}
+	return &batch{builder: builder, entries: *entries, pooled: entries, created: time.Now(), done: make(chan struct{})}
 }
 
 // put adds a record to a batch that has room for it, and tells whether the batch has become urgent by that.
@@ -252,6 +266,8 @@ func (pp *partitionProducer) complete(b *batch, base, appendTimeMs int64, err er
 		}
 		b.entries[i].done(r, err)
 	}
+	b.giveBack()
+	b.data = nil
 	clear(b.entries)
 	*b.pooled = b.entries[:0]
 	pp.p.entries.Put(b.pooled)

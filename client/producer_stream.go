@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 
 	pb "github.com/flotilla-log/flotilla/proto/flotilla/v1"
 )
@@ -19,6 +20,17 @@ type request struct {
 	batch   *batch
 	attempt int
 	message *pb.ProduceRequest
+	// lent is the batch in the message, if its memory is to be used again: a reference that gRPC gets with the message. A request that is not sent keeps it, and the memory is left to
+	// the garbage collector.
+	lent mem.Buffer
+}
+
+// toSend is what the stream sends.
+func (r *request) toSend() any {
+	if r.lent != nil {
+		return &lentRequest{r.message, r.lent}
+	}
+	return r.message
 }
 
 func (r *request) answer(resp *pb.ProduceResponse, err error) {
@@ -148,7 +160,7 @@ func (st *produceStream) write() {
 		case <-st.ctx.Done():
 			return
 		case r := <-st.queue:
-			if stream.Send(r.message) != nil {
+			if stream.SendMsg(r.toSend()) != nil {
 				return // the reader learns why
 			}
 		}

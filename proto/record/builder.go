@@ -108,6 +108,31 @@ func (b *Builder) Build() ([]byte, error) {
 	return batch, nil
 }
 
+// Take is Build that does not copy: unless it was compressed, the batch has the builder's memory. The builder is empty afterwards, and ready for the next batch, for which Use may give
+// it memory.
+func (b *Builder) Take() ([]byte, error) {
+	if b.opts.Compression != None {
+		batch, err := b.Build()
+		b.Reset()
+		return batch, err
+	}
+	if b.count == 0 {
+		return nil, fmt.Errorf("%w: no records", ErrInvalid)
+	}
+	batch := b.buf
+	putHeader(batch, b.header(None, len(batch)))
+	seal(batch)
+	b.buf = nil
+	b.Reset()
+	return batch, nil
+}
+
+// Use gives an empty builder memory to encode into, which it only leaves for more when that is full.
+func (b *Builder) Use(memory []byte) { b.buf = memory[:0] }
+
+// Cap is how much memory the builder has, in bytes.
+func (b *Builder) Cap() int { return cap(b.buf) }
+
 func (b *Builder) header(c Compression, size int) Header {
 	h := Header{
 		BaseOffset:      b.opts.BaseOffset,

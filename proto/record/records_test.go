@@ -336,3 +336,44 @@ func BenchmarkRecords(b *testing.B) {
 		})
 	}
 }
+
+// TestTake: a batch that takes the builder's memory is the one that Build would have copied, and what is built next does not touch it.
+func TestTake(t *testing.T) {
+	for _, c := range compressions {
+		b := record.NewBuilder(record.BuilderOptions{Compression: c, ProducerID: 3})
+		fill := func(char string) {
+			for i := range 20 {
+				if err := b.Append(record.Record{Timestamp: int64(i), Value: bytes.Repeat([]byte(char), 100)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if _, err := b.Take(); !errors.Is(err, record.ErrInvalid) {
+			t.Fatalf("%v: empty: %v", c, err)
+		}
+		fill("a")
+		want, err := b.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := b.Take()
+		if err != nil || !bytes.Equal(got, want) || b.Len() != 0 {
+			t.Fatalf("%v: %d bytes, %v; want %d; %d records are left", c, len(got), err, len(want), b.Len())
+		}
+		memory := make([]byte, 10, 1<<16)
+		if c == record.None {
+			if b.Cap() != 0 {
+				t.Fatalf("%v: the builder has %d bytes of memory left", c, b.Cap())
+			}
+			b.Use(memory)
+		}
+		fill("b")
+		next, err := b.Take()
+		if err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("%v: the first batch has changed, %v", c, err)
+		}
+		if _, err := record.Validate(next); err != nil || c == record.None && &next[0] != &memory[0] {
+			t.Fatalf("%v: %v, in the memory that it was given: %v", c, err, &next[0] == &memory[0])
+		}
+	}
+}
