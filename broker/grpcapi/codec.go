@@ -2,6 +2,7 @@ package grpcapi
 
 import (
 	"fmt"
+	"sync"
 
 	"google.golang.org/grpc/encoding"
 	protocodec "google.golang.org/grpc/encoding/proto"
@@ -18,9 +19,12 @@ import (
 const maxElements = 250_000
 
 // boundedCodec is gRPC's codec for protobuf, which counts before it decodes.
-type boundedCodec struct{ encoding.CodecV2 }
+type boundedCodec struct {
+	encoding.CodecV2
+	reads *sync.Map // *pb.ReadResponse that a handler has returned -> *holding of its data
+}
 
-func newCodec() boundedCodec { return boundedCodec{encoding.GetCodecV2(protocodec.Name)} }
+func newCodec() boundedCodec { return boundedCodec{encoding.GetCodecV2(protocodec.Name), &sync.Map{}} }
 
 // Unmarshal implements encoding.CodecV2. gRPC reports its errors as INTERNAL, without a detail.
 func (c boundedCodec) Unmarshal(data mem.BufferSlice, v any) error {

@@ -18,6 +18,7 @@ type fetchMessage struct {
 	resp     *pb.FetchResponse
 	batches  [][][]byte
 	releases []func()
+	held     *holding // of all of it; nil: it has no data
 }
 
 // The numbers of the fields that marshalFetch writes by itself.
@@ -34,16 +35,42 @@ func (c boundedCodec) Marshal(v any) (mem.BufferSlice, error) {
 	if m, ok := v.(*fetchMessage); ok {
 		return m.marshal()
 	}
+	if r, ok := v.(*pb.ReadResponse); ok {
+		if h, ok := c.reads.LoadAndDelete(r); ok {
+			return marshalHeld(r, h.(*holding))
+		}
+	}
 	return c.CodecV2.Marshal(v)
+}
+
+// marshalHeld counts a response until gRPC lets go of it.
+func marshalHeld(r *pb.ReadResponse, h *holding) (mem.BufferSlice, error) {
+	b, err := proto.Marshal(r)
+	if err != nil || mem.IsBelowBufferPoolingThreshold(len(b)) {
+		h.release()
+		return mem.BufferSlice{mem.SliceBuffer(b)}, err
+	}
+	l := newLease(h.release)
+	defer l.done()
+	return mem.BufferSlice{l.buffer(b[:len(b):len(b)])}, nil
 }
 
 // marshal makes a FetchResponse out of small pieces of its own and the batches as they are.
 func (m *fetchMessage) marshal() (mem.BufferSlice, error) {
-	var out messagePieces
+	whole := newLease(m.held.release)
+	defer whole.done()
+	out := messagePieces{whole: whole}
 	for i, d := range m.resp.Partitions {
 		out.lease = nil
-		if m.releases[i] != nil {
-			out.lease = newLease(m.releases[i])
+		if len(m.batches[i]) > 0 || m.releases[i] != nil {
+			whole.readers.Add(1)
+			release := m.releases[i]
+			out.lease = newLease(func() {
+				if release != nil {
+					release()
+				}
+				whole.done()
+			})
 		}
 		if err := out.partition(d, m.batches[i]); err != nil {
 			return nil, err
@@ -60,6 +87,7 @@ type messagePieces struct {
 	done  mem.BufferSlice
 	small []byte
 	lease *lease // of what add is given; nil: nobody wants it back
+	whole *lease // of the message
 }
 
 // lease counts who still reads borrowed memory: each piece of a message that is in it, and, until done, whoever makes the message. The last one gives it back.
@@ -134,8 +162,12 @@ func (p *messagePieces) add(b []byte) {
 
 // cut ends the small piece. What is appended later goes to the memory behind it, or elsewhere; never over it.
 func (p *messagePieces) cut() {
-	if len(p.small) > 0 {
-		p.done = append(p.done, mem.SliceBuffer(p.small))
+	if n := len(p.small); n > 0 {
+		if mem.IsBelowBufferPoolingThreshold(n) {
+			p.done = append(p.done, mem.SliceBuffer(p.small))
+		} else {
+			p.done = append(p.done, p.whole.buffer(p.small[:n:n]))
+		}
 		p.small = p.small[len(p.small):]
 	}
 }

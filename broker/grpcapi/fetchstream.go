@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	pb "github.com/flotilla-log/flotilla/proto/flotilla/v1"
@@ -230,13 +231,26 @@ func (f *fetchStream) fetchOnce(ctx context.Context, req api.FetchRequest, curso
 		}
 		return err
 	}
+	held, err := f.svc.holdResults(ctx, results, release)
+	if err != nil || held == nil && bytesOf(results) > 0 {
+		return err // later
+	}
 	m := f.session.take(results, cursors, f.svc.opts)
+	m.held = held
 	if len(m.resp.Partitions) == 0 {
+		held.release()
 		return nil
+	}
+	if f.session.decode {
+		held.grow(int64(proto.Size(m.resp)))
 	}
 	// A client that does not read must not keep others from reading: it holds one message in memory, but no longer the budget.
 	defer time.AfterFunc(sendPatience, release).Stop()
-	return f.stream.SendMsg(m)
+	if err := f.stream.SendMsg(m); err != nil {
+		held.release()
+		return err
+	}
+	return nil
 }
 
 // sendPatience is how long data on its way to a client counts against the budget for fetched data.

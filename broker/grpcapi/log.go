@@ -2,11 +2,14 @@ package grpcapi
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/semaphore"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	pb "github.com/flotilla-log/flotilla/proto/flotilla/v1"
@@ -20,6 +23,8 @@ type logService struct {
 	stopping context.Context
 	aborting context.Context
 	fetches  *semaphore.Weighted // bytes of fetched data in memory
+	unsent   *unsent
+	codec    boundedCodec
 }
 
 // idleFetchBytes is what a fetch that waits for data may come back with beside the budget; what more there is comes with the next one.
@@ -44,6 +49,36 @@ func (s *logService) fetch(ctx context.Context, req api.FetchRequest) (results [
 		results, err = s.broker.Fetch(ctx, req)
 	}
 	return results, func() {}, err
+}
+
+// holdResults counts what was read until it is sent. Where there is no room, it drops the data, gives the budget back, waits, and returns nil, with bytesOf(results) as it was:
+// then everything has to be fetched again.
+func (s *logService) holdResults(ctx context.Context, results []api.FetchResult, release func()) (*holding, error) {
+	n := bytesOf(results)
+	if n == 0 {
+		return nil, nil
+	}
+	remote := ""
+	if p, ok := peer.FromContext(ctx); ok {
+		remote = p.Addr.String()
+	}
+	if h := s.unsent.take(n, remote); h != nil {
+		return h, nil
+	}
+	for _, r := range results {
+		if r.Release != nil {
+			r.Release()
+		}
+	}
+	release()
+	return nil, s.unsent.await(ctx, n)
+}
+
+func bytesOf(results []api.FetchResult) (n int64) {
+	for _, r := range results {
+		n += int64(sizeOf(r.Batches))
+	}
+	return n
 }
 
 // enough says that results are worth returning without waiting.
@@ -128,15 +163,29 @@ func (s *logService) Read(ctx context.Context, req *pb.ReadRequest) (*pb.ReadRes
 	}
 	ctx, cancel := joinStop(ctx, s.stopping)
 	defer cancel()
-	results, release, err := s.fetch(ctx, fetch)
-	if err != nil {
-		return nil, toStatus(s.orStopping(err))
+	var results []api.FetchResult
+	var held *holding
+	for {
+		var release func()
+		var err error
+		if results, release, err = s.fetch(ctx, fetch); err == nil {
+			release = sync.OnceFunc(release)
+			defer release()
+			held, err = s.holdResults(ctx, results, release)
+		}
+		if err != nil {
+			return nil, toStatus(s.orStopping(err))
+		}
+		if held != nil || bytesOf(results) == 0 {
+			break
+		}
 	}
-	defer release()
 	if len(results) != 1 {
+		held.release()
 		return nil, toStatus(api.Errorf(api.CodeInternal, "a read of one partition gave %d results", len(results)))
 	}
 	if results[0].Err != nil {
+		held.release()
 		return nil, toStatus(results[0].Err)
 	}
 	var dec *decoder
@@ -147,7 +196,14 @@ func (s *logService) Read(ctx context.Context, req *pb.ReadRequest) (*pb.ReadRes
 	if dec == nil {
 		d.Batches = joinBatches(results[0].Batches)
 	}
-	return &pb.ReadResponse{Data: d}, nil
+	resp := &pb.ReadResponse{Data: d}
+	if held != nil {
+		if dec != nil {
+			held.grow(int64(proto.Size(resp)))
+		}
+		s.codec.reads.Store(resp, held) // until it is encoded, which gRPC does with all that a handler returns
+	}
+	return resp, nil
 }
 
 const defaultFetchBytes = 1 << 20

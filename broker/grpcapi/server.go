@@ -32,6 +32,10 @@ type Options struct {
 	// FetchInflightBytes bounds the data of all responses that are being read and sent at a time; fetches beyond it wait their
 	// turn. Default 256 MiB.
 	FetchInflightBytes int64
+	// MaxUnsentBytes bounds the data of responses that clients have not taken yet, over all connections; where there is no room, fetches wait. Default 512 MiB.
+	MaxUnsentBytes int64
+	// StallTimeout is how long a client may leave a response where it is while others wait for room; then its connection is closed. Default 30 s.
+	StallTimeout time.Duration
 	// MaxConnections bounds the connections accepted at once; more wait in the listen queue. Default 10000.
 	MaxConnections int
 	// MaxStreams bounds the calls in flight per connection. Default 1000.
@@ -68,6 +72,8 @@ func (o Options) withDefaults() Options {
 	o.MaxMessageBytes = min(orDefault(o.MaxMessageBytes, maxMessageBytes), maxMessageBytes)
 	o.MaxFetchBytes = orDefault(o.MaxFetchBytes, 32<<20)
 	o.FetchInflightBytes = max(orDefault(o.FetchInflightBytes, 256<<20), int64(o.MaxFetchBytes))
+	o.MaxUnsentBytes = max(orDefault(o.MaxUnsentBytes, 512<<20), int64(o.MaxFetchBytes))
+	o.StallTimeout = orDefault(o.StallTimeout, 30*time.Second)
 	o.MaxConnections = orDefault(o.MaxConnections, 10000)
 	o.MaxStreams = orDefault(o.MaxStreams, 1000)
 	o.StreamInflight = orDefault(o.StreamInflight, 1024)
@@ -89,6 +95,7 @@ type Server struct {
 	grpc   *grpc.Server
 	conns  atomic.Pointer[limitedListener]
 	health *health.Server
+	unsent *unsent
 	// stopping ends long-lived streams (fetches, watches, produce streams) so that a graceful stop can finish.
 	stopping context.Context
 	stop     context.CancelFunc
@@ -103,9 +110,12 @@ func New(b api.Broker, opts Options) *Server {
 	s := &Server{opts: opts, health: health.NewServer()}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.aborting, s.abort = context.WithCancel(context.Background())
-	s.grpc = grpc.NewServer(serverOptions(opts)...)
+	codec := newCodec()
+	s.unsent = newUnsent(opts.MaxUnsentBytes, opts.StallTimeout, s.connected, s.hangUp)
+	s.grpc = grpc.NewServer(serverOptions(opts, codec)...)
 	pb.RegisterLogServer(s.grpc, &logService{
 		broker: b, opts: opts, stopping: s.stopping, aborting: s.aborting, fetches: semaphore.NewWeighted(opts.FetchInflightBytes),
+		unsent: s.unsent, codec: codec,
 	})
 	pb.RegisterGroupsServer(s.grpc, &groupsService{broker: b})
 	pb.RegisterAdminServer(s.grpc, &adminService{topics: b, groups: b, moves: b})
@@ -116,9 +126,22 @@ func New(b api.Broker, opts Options) *Server {
 	return s
 }
 
-func serverOptions(o Options) []grpc.ServerOption {
+func (s *Server) connected(remote string) bool {
+	l := s.conns.Load()
+	return l != nil && l.connected(remote)
+}
+
+// hangUp closes the connection from an address.
+func (s *Server) hangUp(remote string) {
+	s.opts.Logger.Warn("a client does not take what it fetched while others wait for memory; its connection is closed", "client", remote)
+	if l := s.conns.Load(); l != nil {
+		l.hangUp(remote)
+	}
+}
+
+func serverOptions(o Options, codec boundedCodec) []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.ForceServerCodecV2(newCodec()),
+		grpc.ForceServerCodecV2(codec),
 		grpc.MaxRecvMsgSize(o.MaxMessageBytes + messageOverhead),
 		// What is sent is bounded by MaxFetchBytes and by single batches; decoded records may be larger than either.
 		grpc.MaxSendMsgSize(math.MaxInt32),
@@ -151,7 +174,7 @@ func (s *Server) SetServing(serving bool) {
 
 // Serve accepts connections until Stop. It returns nil after Stop.
 func (s *Server) Serve(l net.Listener) error {
-	limited := limitListener(l, s.opts.MaxConnections)
+	limited := limitListener(l, s.opts.MaxConnections, s.unsent.drop)
 	s.conns.Store(limited)
 	err := s.grpc.Serve(limited)
 	if s.stopping.Err() != nil {
