@@ -187,8 +187,16 @@ func (n *Node) completeBootstrap() error {
 	return n.logs.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(firstConfiguration(founders))})
 }
 
+// bootstrapRaft waits while there is no space for raft's term. Raft that could not store it at all stands still and answers no more: then the goroutine that asked it stays.
 func (n *Node) bootstrapRaft(founders []Founder) error {
-	err := n.raft.BootstrapCluster(firstConfiguration(founders)).Error()
+	done := make(chan error, 1)
+	go func() { done <- n.raft.BootstrapCluster(firstConfiguration(founders)).Error() }()
+	var err error
+	select {
+	case err = <-done:
+	case <-n.ctx.Done():
+		return ErrClosed
+	}
 	if errors.Is(err, raft.ErrCantBootstrap) && n.HasCluster() {
 		return nil
 	}

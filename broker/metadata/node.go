@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -368,6 +369,9 @@ func (n *Node) Close() error {
 		n.snapshot()
 		down := n.raft.Shutdown()
 		err = n.group.Close() // ends raft's calls to peers, for which it would wait, and the elector's
+		if c, ok := n.cfg.Stable.(io.Closer); ok {
+			err = errors.Join(err, c.Close()) // ends a wait for space for raft's term
+		}
 		err = errors.Join(err, down.Error())
 		n.elector.Close()
 		n.wg.Wait()
