@@ -219,6 +219,33 @@ func TestFailedLeaderNominatesAnother(t *testing.T) {
 	})
 }
 
+// TestFailedLeaderNominatesWhoAnswers: the first of the others does not hear that it should stand, and perhaps lacks a record; requests wait for a minute.
+func TestFailedLeaderNominatesWhoAnswers(t *testing.T) {
+	for name, records := range map[string]int{"it has everything": 0, "it lacks a record": 1} {
+		t.Run(name, func(t *testing.T) {
+			c := partitiontest.New(t, partitiontest.Options{Configure: slowly, ConfigureTransport: func(cfg *transport.Config) {
+				cfg.ControlTimeout, cfg.SilentAfter = time.Minute, time.Minute
+			}})
+			old := c.Leader(1)
+			appendOne(t, old.Replica(1))
+			c.WaitReplicated(1)
+			c.Net.Cut(old.Addr, c.Others(old)[0].Addr)
+			for range records {
+				appendOne(t, old.Replica(1))
+			}
+			old.Disk.Add(vfs.Rule{Op: vfs.OpSync, Err: errors.New("the disk is on fire")})
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			promptly(t, "the election", func() {
+				if _, err := old.Replica(1).Append(ctx, partition.AppendRequest{Batch: bytes.Clone(recordtest.Batch(1, 100))}); err == nil {
+					t.Error("appended to a disk that cannot sync")
+				}
+				c.Leader(1, c.Others(old)...)
+			})
+		})
+	}
+}
+
 // TestIsolatedLeaderGivesUp: it hears nobody, and says so soon, instead of making clients wait.
 func TestIsolatedLeaderGivesUp(t *testing.T) {
 	c := partitiontest.New(t, partitiontest.Options{Configure: slowly})

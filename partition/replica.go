@@ -283,10 +283,12 @@ func (r *Replica) halt() {
 		failedLeader := r.failure.Load() != nil && r.failedLeader.Load()
 		f := r.raft.Shutdown()
 		go func() {
+			var asked sync.WaitGroup
 			if failedLeader {
-				r.nominate()
+				r.nominate(&asked)
 			}
 			r.group.Close() // ends raft's calls to peers, which it would wait for, and the elector's
+			asked.Wait()
 			if c, ok := r.cfg.Stable.(io.Closer); ok {
 				_ = c.Close() // ends a wait for space for raft's term
 			}
@@ -295,20 +297,6 @@ func (r *Replica) halt() {
 			close(r.halted)
 		}()
 	})
-}
-
-// nominate has another voter stand for election, for a leader that has failed while its broker goes on: nobody else would notice before raft's timeout. Who lacks an entry that a quorum has is
-// not elected; then its campaign has at least told the others that there is no leader.
-func (r *Replica) nominate() {
-	req := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(r.cfg.LocalID), Addr: []byte(r.cfg.LocalAddr)}}
-	for _, s := range r.raft.GetConfiguration().Configuration().Servers {
-		if s.ID == r.cfg.LocalID || s.Suffrage != raft.Voter || r.group.Gone(s.Address) {
-			continue
-		}
-		if r.group.TimeoutNow(s.ID, s.Address, req, &raft.TimeoutNowResponse{}) == nil {
-			return
-		}
-	}
 }
 
 // broken returns the error with which everything is refused once the replica failed or is being closed.

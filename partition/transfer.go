@@ -1,9 +1,12 @@
 package partition
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -14,6 +17,8 @@ const (
 	transferReady = 2 * time.Second
 	// transferMax bounds the transfer itself. hashicorp/raft refuses proposals while it waits for the successor to be elected, for an election timeout, which is long here.
 	transferMax = 3 * time.Second
+	// nominationMax is how long a failed leader waits for one voter to stand for election before it asks the next. It says that it does not lead any more only then, so that nobody else stands too.
+	nominationMax = 250 * time.Millisecond
 )
 
 // nudge makes raft send to all followers again, by proposing a barrier. Nobody waits for it.
@@ -77,6 +82,35 @@ func (r *Replica) ready(to *raft.Server) (s *raft.Server, any bool) {
 		any = true
 	}
 	return nil, any
+}
+
+// nominate has another voter stand for election, for a leader that has failed while its broker goes on: nobody else would notice before the next round of claims. The one with the most entries is asked
+// first, since who lacks one that a quorum has is not elected; if it was not the one, its campaign has at least told the others that there is no leader. Calls that were not answered in time
+// are counted in asked; they end with the group.
+func (r *Replica) nominate(asked *sync.WaitGroup) {
+	req := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(r.cfg.LocalID), Addr: []byte(r.cfg.LocalAddr)}}
+	for _, s := range r.nominees() {
+		done := make(chan error, 1)
+		asked.Go(func() { done <- r.group.TimeoutNow(s.ID, s.Address, req, &raft.TimeoutNowResponse{}) })
+		select {
+		case err := <-done:
+			if err == nil {
+				return
+			}
+		case <-time.After(nominationMax):
+		}
+	}
+}
+
+// nominees are the voters that could be reached, the one that acknowledged the most entries first.
+func (r *Replica) nominees() []raft.Server {
+	term := r.raft.CurrentTerm()
+	match := func(s raft.Server) uint64 { f, _ := r.group.Follower(s.ID, term); return f.Match }
+	servers := slices.DeleteFunc(slices.Clone(r.raft.GetConfiguration().Configuration().Servers), func(s raft.Server) bool {
+		return s.ID == r.cfg.LocalID || s.Suffrage != raft.Voter || r.group.Gone(s.Address)
+	})
+	slices.SortStableFunc(servers, func(a, b raft.Server) int { return cmp.Compare(match(b), match(a)) })
+	return servers
 }
 
 // transferFuture ends a transfer that takes too long by giving up leadership, since raft has no other way to end it and refuses proposals meanwhile: whoever is elected then goes on.

@@ -120,9 +120,7 @@ type Elector struct {
 	tries    int       // in this situation
 	unplaced bool      // the next try has yet to wait for this replica's turn
 	claim    time.Time // until then this replica is in a try with pre-votes asked for
-	hold     time.Time // until then the field is left to favoured, which stands in term heldFor
-	favoured raft.ServerID
-	heldFor  uint64
+	held     held
 	campaign time.Time // when raft was last made to stand
 	standing uint64    // the term in which raft was seen to stand,
 	stood    time.Time // and since when
@@ -165,24 +163,36 @@ func (e *Elector) Observe(o *raft.Observation) {
 	case raft.RaftState:
 		e.group.TellClaims()
 	case raft.RequestVoteRequest:
-		e.leaveField(raft.ServerID(o.ID), o.Term)
+		e.leaveField(raft.ServerID(o.ID), o.Term, position{o.LastLogIndex, o.LastLogTerm})
 	}
 }
 
-// leaveField holds this replica back for a candidate that asks for votes: who stood now would do so in the same term, or depose the winner.
-func (e *Elector) leaveField(candidate raft.ServerID, term uint64) {
+// leaveField holds this replica back for a candidate that asks for votes: who stood now would do so in the same term, or depose the winner. It looks soon what came of it.
+func (e *Elector) leaveField(candidate raft.ServerID, term uint64, last position) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.hold, e.favoured, e.heldFor = e.now().Add(holdBack), candidate, term
+	e.held = held{candidate: candidate, term: term, last: last, since: e.now()}
+	e.mu.Unlock()
+	e.begin(nil, Stagger, Stagger)
 }
 
-// held returns until when the field is left to another candidate. That ends early with its election: where a leader of that term or a later one was known, the election is over, and if that leader
-// is gone already, it is the next one's turn. mu is held.
-func (e *Elector) held(leader raft.ServerAddress, term uint64) time.Time {
-	if leader != "" && term >= e.heldFor {
+// held is a candidate that the field is left to.
+type held struct {
+	candidate raft.ServerID
+	term      uint64 // that it stands in
+	last      position
+	since     time.Time
+}
+
+// until returns for how long. That ends early with its election: where a leader of that term or a later one was known, the election is over, and if that leader is gone already, it is the next
+// one's turn. And a candidate that lacks entries that this replica has will most likely not be elected, which shows soon.
+func (h *held) until(leader raft.ServerAddress, term uint64, last position) time.Time {
+	switch {
+	case h.candidate == "" || leader != "" && term >= h.term:
 		return time.Time{}
+	case last.ahead(h.last):
+		return h.since.Add(Stagger)
 	}
-	return e.hold
+	return h.since.Add(holdBack)
 }
 
 // Consider has the Elector act at once if there is no leader: for a group that was bootstrapped this moment.
@@ -307,7 +317,7 @@ func (e *Elector) turn(s *situation) (wait time.Duration, attempt int) {
 		}
 	}
 	now := e.now()
-	until := e.held(s.leader, s.term)
+	until := e.held.until(s.leader, s.term, s.last)
 	if next := e.campaign.Add(CampaignPause); !e.campaign.IsZero() && next.After(until) {
 		until = next
 	}
@@ -331,7 +341,7 @@ func pauseAfter(attempt int) time.Duration {
 func (e *Elector) still(s *situation) bool {
 	leader, _ := e.raft.LeaderWithID()
 	e.mu.Lock()
-	held := e.held(s.leader, s.term).After(e.now())
+	held := e.held.until(s.leader, s.term, s.last).After(e.now())
 	e.mu.Unlock()
 	return !held && leader == s.leader && e.raft.CurrentTerm() == s.term && e.raft.State() == s.state && e.lost(leader, s.term)
 }
@@ -378,10 +388,10 @@ func (e *Elector) answer(req *raft.RequestPreVoteRequest) (granted, answered boo
 	now := e.now()
 	better := theirs == s.last && s.rank >= 0 && s.rank < s.rankOf(candidate)
 	stands := !e.campaign.IsZero() && now.Sub(e.campaign) < holdBack && !theirs.ahead(s.last)
-	if stands || e.claim.After(now) && better || e.held(s.leader, s.term).After(now) && e.favoured != raft.ServerID(req.ID) {
+	if stands || e.claim.After(now) && better || e.held.until(s.leader, s.term, s.last).After(now) && e.held.candidate != raft.ServerID(req.ID) {
 		return false, true
 	}
-	e.hold, e.favoured, e.heldFor = now.Add(holdBack), raft.ServerID(req.ID), req.Term
+	e.held = held{candidate: raft.ServerID(req.ID), term: req.Term, last: theirs, since: now}
 	if s.leader == "" {
 		return false, false // raft grants it
 	}

@@ -435,11 +435,11 @@ func TestOneAtATime(t *testing.T) {
 				t.Errorf("%s with %v: granted %t, answered %t", c.from, c.last, granted, answered)
 			}
 		}
-		if !e.hold.After(time.Now()) {
+		if !e.held.until("0", 1, position{10, 1}).After(time.Now()) {
 			t.Error("who grants must hold back")
 		}
 		e.mu.Lock()
-		e.hold, e.claim, e.campaign = time.Time{}, time.Time{}, time.Now()
+		e.held, e.claim, e.campaign = held{}, time.Time{}, time.Now()
 		e.mu.Unlock()
 		if granted, answered := ask("0", position{10, 1}); granted || !answered {
 			t.Error("who stands for election grants nobody the same")

@@ -165,7 +165,7 @@ func TestCandidateIsLeftTheField(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.set(func() { w.replicas[0].dead = true })
 		for _, r := range w.replicas[1:] {
-			r.elector.Observe(&raft.Observation{Data: raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("r2")}, Term: 2}})
+			r.elector.Observe(&raft.Observation{Data: raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("r2")}, Term: 2, LastLogIndex: 10, LastLogTerm: 1}})
 		}
 		w.lose(1, 0)
 		w.lose(2, 0)
@@ -179,6 +179,23 @@ func TestCandidateIsLeftTheField(t *testing.T) {
 			w.story(t)
 			t.Errorf("%d elections afterwards", n)
 		}
+	})
+}
+
+// A candidate that lacks entries is left the field only as long as an election takes: a leader that failed may have nominated it.
+func TestCandidateThatLacksEntriesIsNotLeftTheField(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.set(func() {
+			w.replicas[0].dead = true
+			w.replicas[1].last = position{9, 1}
+			w.replicas[1].term, w.replicas[1].leader, w.replicas[1].state = 2, "", raft.Candidate
+			w.replicas[2].term, w.replicas[2].leader = 2, ""
+		})
+		e := w.replicas[2].elector
+		e.Observe(&raft.Observation{Data: raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("r1")}, Term: 2, LastLogIndex: 9, LastLogTerm: 1}})
+		e.Observe(&raft.Observation{Data: raft.LeaderObservation{}})
+		time.Sleep(vacancy - 50*time.Millisecond)
+		wantLeaders(t, w, "0", "2", "2")
 	})
 }
 
