@@ -162,7 +162,7 @@ func (n *Node) begin(ctx context.Context, founders []Founder) error {
 		})
 	}
 	_ = telling.Wait()
-	return n.bootstrapRaft(founders)
+	return n.bootstrapRaft(ctx, founders)
 }
 
 // firstConfiguration makes the founders voters.
@@ -188,7 +188,7 @@ func (n *Node) completeBootstrap() error {
 }
 
 // bootstrapRaft waits while there is no space for raft's term. Raft that could not store it at all stands still and answers no more: then the goroutine that asked it stays.
-func (n *Node) bootstrapRaft(founders []Founder) error {
+func (n *Node) bootstrapRaft(ctx context.Context, founders []Founder) error {
 	done := make(chan error, 1)
 	go func() { done <- n.raft.BootstrapCluster(firstConfiguration(founders)).Error() }()
 	var err error
@@ -196,6 +196,8 @@ func (n *Node) bootstrapRaft(founders []Founder) error {
 	case err = <-done:
 	case <-n.ctx.Done():
 		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	if errors.Is(err, raft.ErrCantBootstrap) && n.HasCluster() {
 		return nil
@@ -226,13 +228,13 @@ func (n *Node) servePledge(_ context.Context, from raft.ServerAddress, payload [
 	return n.servePledged(from, payload, func(pledgeMessage) error { return nil })
 }
 
-func (n *Node) serveBootstrap(_ context.Context, from raft.ServerAddress, payload []byte) ([]byte, error) {
+func (n *Node) serveBootstrap(ctx context.Context, from raft.ServerAddress, payload []byte) ([]byte, error) {
 	return n.servePledged(from, payload, func(msg pledgeMessage) error {
 		self := Founder{n.cfg.Identity.Broker(), n.cfg.Identity.Incarnation()}
 		if !slices.Contains(msg.Founders, self) {
 			return fmt.Errorf("%w: broker %d, incarnation %s, is not among the founders", ErrPledged, self.Broker, self.Incarnation)
 		}
-		return n.bootstrapRaft(msg.Founders)
+		return n.bootstrapRaft(ctx, msg.Founders)
 	})
 }
 
