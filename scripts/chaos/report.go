@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/flotilla-log/flotilla/scripts/chaos/checker"
@@ -22,8 +23,8 @@ type report struct {
 	rounds   int
 	trouble  map[string]int
 	notes    []string // what the scenario measured besides
-	// lost is how many records the steady and the plain producer gave up: failed, or with an unknown outcome.
-	lost    int
+	// lost is how many writes each producer gave up, in spite of its retries: failed, or with an unknown outcome.
+	lost    map[string]int
 	serving []time.Duration // after restarts of all brokers
 }
 
@@ -45,8 +46,8 @@ func (r *report) verdict() string {
 func (r *report) print(out io.Writer) {
 	c := r.result.Counts
 	led, others := summary(r.gaps)
-	fmt.Fprintf(out, "%-22s %-8s %d rounds; writes: %d acknowledged, %d failed, %d unknown (%d tried during faults); %d reads, %d commits, %d generations\n",
-		r.name, r.verdict(), r.rounds, c.Acked, c.Failed, c.Unknown, c.During, c.Reads, c.Commits, c.Generations)
+	fmt.Fprintf(out, "%-22s %-8s %d rounds; writes: %d acknowledged (%d tried during faults), %s given up with retries; %d conditional appends came second; %d reads, %d commits, %d generations\n",
+		r.name, r.verdict(), r.rounds, c.Acked, c.During, lostText(r.lost), c.Outbid, c.Reads, c.Commits, c.Generations)
 	fmt.Fprintf(out, "    longest gap: %s", led)
 	if others.N > 0 {
 		fmt.Fprintf(out, "; of partitions led elsewhere: %s", others)
@@ -89,7 +90,8 @@ type line struct {
 	scenario     scenario
 	runs, bad    int
 	rounds       int
-	acked, lost  int // writes acknowledged; writes that were given up: failed, or with an unknown outcome
+	acked        int            // writes acknowledged
+	lost         map[string]int // writes that each producer gave up
 	gaps         []gap
 	serving      []time.Duration
 	notPossible  string
@@ -104,7 +106,12 @@ func (l *line) add(r *report) {
 	l.rounds += r.rounds
 	c := r.result.Counts
 	l.acked += c.Acked
-	l.lost += r.lost
+	for who, n := range r.lost {
+		if l.lost == nil {
+			l.lost = map[string]int{}
+		}
+		l.lost[who] += n
+	}
 	l.gaps = append(l.gaps, r.gaps...)
 	l.serving = append(l.serving, r.serving...)
 }
@@ -117,9 +124,23 @@ func (l *line) judge() {
 	l.below("the longest gap", max(led.Max, others.Max), b.max)
 	l.below("the longest gap of partitions led elsewhere", others.Max, b.others)
 	l.below("the longest time until all was served again", measure.SpreadOf(l.serving).Max, b.serving)
-	if b.noFailed && l.lost > 0 {
-		l.boundsMissed = append(l.boundsMissed, fmt.Sprintf("%d writes were given up", l.lost))
+	if b.noFailed && len(l.lost) > 0 {
+		l.boundsMissed = append(l.boundsMissed, lostText(l.lost)+" writes were given up")
 	}
+}
+
+// lostText says how many writes were given up, and by whom.
+func lostText(lost map[string]int) string {
+	total := 0
+	var parts []string
+	for _, who := range slices.Sorted(maps.Keys(lost)) {
+		total += lost[who]
+		parts = append(parts, fmt.Sprintf("%d by %s", lost[who], who))
+	}
+	if total == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("%d (%s)", total, strings.Join(parts, ", "))
 }
 
 // below notes that a bound, if there is one, was missed.
@@ -146,10 +167,10 @@ func (l *line) good() bool { return l.bad == 0 && len(l.boundsMissed) == 0 }
 
 // printSummary prints a table that can be put into a README.
 func printSummary(out io.Writer, lines []*line) {
-	fmt.Fprint(out, "\n| scenario | verdict | runs | rounds | writes acknowledged | gap of led partitions, median / max ms | of others | worst partition |\n|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprint(out, "\n| scenario | verdict | runs | rounds | writes acknowledged | given up | gap of led partitions, median / max ms | of others | worst partition |\n|---|---|---|---|---|---|---|---|---|\n")
 	for _, l := range lines {
 		led, others := summary(l.gaps)
-		fmt.Fprintf(out, "| %s | %s | %d | %d | %d | %s | %s | %s |\n", l.scenario.name, l.verdict(), l.runs, l.rounds, l.acked, led.Short(), others.Short(), worst(l.gaps))
+		fmt.Fprintf(out, "| %s | %s | %d | %d | %d | %s | %s | %s | %s |\n", l.scenario.name, l.verdict(), l.runs, l.rounds, l.acked, lostText(l.lost), led.Short(), others.Short(), worst(l.gaps))
 	}
 	for _, l := range lines {
 		if len(l.serving) > 0 {

@@ -149,12 +149,13 @@ func (w *workload) steady(p *client.Producer, partition int32, seq int64) {
 	}
 }
 
-// givenUp counts the records that the steady and the plain producer gave up.
-func givenUp(h *history.History) int {
-	lost := 0
+// givenUp counts the writes of each producer that ended without an acknowledgement: failed, or with an unknown outcome. All retry, as clients do by default; what is not counted is a
+// conditional append that came second.
+func givenUp(h *history.History) map[string]int {
+	lost := map[string]int{}
 	for _, p := range h.Produces {
-		if (p.Producer == steadyName || p.Producer == plainName) && p.Outcome != history.OK {
-			lost++
+		if p.Outcome != history.OK && !p.Outbid {
+			lost[p.Producer]++
 		}
 	}
 	return lost
@@ -169,9 +170,9 @@ func (w *workload) produceDone(op history.Produce, start time.Duration, offset i
 	case errors.Is(err, client.ErrOutcomeUnknown):
 		op.Outcome = history.Unknown
 	default:
-		op.Outcome = history.Failed
+		op.Outcome, op.Outbid = history.Failed, errors.Is(err, client.CodeExpectedOffsetMismatch)
 	}
-	if err != nil && !errors.Is(err, client.CodeExpectedOffsetMismatch) {
+	if err != nil && !op.Outbid {
 		w.note("produce by "+op.Producer, err)
 	}
 	w.rec.Produce(op)

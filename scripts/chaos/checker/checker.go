@@ -66,6 +66,7 @@ type Result struct {
 // Counts are how much the run did.
 type Counts struct {
 	Acked, Failed, Unknown int // writes
+	Outbid                 int // conditional appends that were refused because another one was first; they do not count as Failed
 	During                 int // writes tried during a fault
 	Reads, Commits         int
 	Generations            int
@@ -168,12 +169,14 @@ func (c *check) log(p history.Partition) *partitionLog {
 func (c *check) count() Counts {
 	var n Counts
 	for _, p := range c.h.Produces {
-		switch p.Outcome {
-		case history.OK:
+		switch {
+		case p.Outcome == history.OK:
 			n.Acked++
-		case history.Failed:
+		case p.Outbid:
+			n.Outbid++
+		case p.Outcome == history.Failed:
 			n.Failed++
-		case history.Unknown:
+		case p.Outcome == history.Unknown:
 			n.Unknown++
 		}
 		if slices.ContainsFunc(c.h.Faults, func(f history.Fault) bool { return overlaps(f.Span, p.Span) }) {

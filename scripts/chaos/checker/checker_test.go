@@ -31,7 +31,8 @@ func good() *history.History {
 		h.Produces = append(h.Produces, op)
 		final.Records = append(final.Records, history.Read{Offset: int64(i), Value: op.Value})
 	}
-	h.Produces = append(h.Produces, history.Produce{Span: span(1, 2), Partition: p0, Value: "refused", Outcome: history.Failed, Offset: -1, Expected: 7})
+	h.Produces = append(h.Produces, history.Produce{Span: span(1, 2), Partition: p0, Value: "refused", Outcome: history.Failed, Offset: -1, Expected: -1},
+		history.Produce{Span: span(1, 2), Partition: p0, Value: "second", Outcome: history.Failed, Offset: -1, Expected: 7, Outbid: true})
 	h.Finals = []history.Final{final}
 	h.Polls = []history.Poll{
 		{Span: span(20, 21), Session: "s", Group: "g", Partition: p0, Records: slices.Clone(final.Records[:2])},
@@ -59,7 +60,7 @@ func TestGoodHistory(t *testing.T) {
 	if !r.Good() {
 		t.Fatalf("anomalies %v, invalid %q", r.Anomalies, r.Invalid)
 	}
-	want := Counts{Acked: 4, Failed: 1, Unknown: 1, During: 3, Reads: 5, Commits: 2, Generations: 2}
+	want := Counts{Acked: 4, Failed: 1, Unknown: 1, Outbid: 1, During: 3, Reads: 5, Commits: 2, Generations: 2}
 	if r.Counts != want {
 		t.Errorf("counts %+v, want %+v", r.Counts, want)
 	}

@@ -50,6 +50,8 @@ type Produce struct {
 	Offset    int64 // Unassigned, unless OK and known
 	// Expected is the offset that a conditional append asked for; Unassigned for others.
 	Expected int64
+	// Outbid says of a conditional append that Failed that it was refused because its offset is not the next one any more: another one was first.
+	Outbid bool
 	// Sends is how often the record was sent by a producer that is not idempotent, and so how often it may be stored. 0 and 1: once.
 	Sends int
 }
