@@ -17,7 +17,9 @@ func TestCloseDuringBootstrap(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- n.bootstrapRaft(context.Background(), []Founder{{n.cfg.Identity.Broker(), n.cfg.Identity.Incarnation()}}) }()
+	go func() {
+		done <- n.bootstrapRaft(context.Background(), []Founder{{n.cfg.Identity.Broker(), n.cfg.Identity.Incarnation()}})
+	}()
 	c.eventually("raft's main goroutine ends", func() bool {
 		return errors.Is(n.raft.RemoveServer("nobody", 0, 200*time.Millisecond).Error(), raft.ErrEnqueueTimeout)
 	})
