@@ -32,7 +32,8 @@ var (
 //	metadata/    the metadata group's log and snapshots
 //	stable.db    terms, votes and markers of all Raft groups
 //	partitions/  one directory per replica: <topic>-<partition>.<group>-<generation>
-//	             and <the same>.damaged-<unix seconds> for one that was set aside
+//	             and <the same>.damaged-<unix seconds> for one that was set aside,
+//	             and either with .deleted behind it while its files are being deleted
 const (
 	lockFile       = "LOCK"
 	identityFile   = "broker.json"
@@ -40,6 +41,7 @@ const (
 	stableFile     = "stable.db"
 	partitionsDir  = "partitions"
 	damagedSuffix  = ".damaged-"
+	deletedSuffix  = ".deleted"
 	maxDirNameText = 180 // bytes of the topic's name: with all else a directory name stays below 255
 )
 
@@ -94,6 +96,7 @@ type replicaDir struct {
 	group      transport.GroupID
 	generation int32
 	damaged    bool
+	deleted    bool // nobody needs it, and nothing else is to become of it
 }
 
 // dirName makes the name of a replica's directory. Group and generation identify it; topic and partition are for people.
@@ -109,8 +112,9 @@ func damagedName(name string, now time.Time) string {
 // parseDirName is the reverse. Anything else in partitions/ is not ours, and is left alone.
 func parseDirName(name string) (replicaDir, bool) {
 	d := replicaDir{name: name}
-	base, _, damaged := strings.Cut(name, damagedSuffix)
-	d.damaged = damaged
+	base, deleted := strings.CutSuffix(name, deletedSuffix)
+	base, _, damaged := strings.Cut(base, damagedSuffix)
+	d.damaged, d.deleted = damaged, deleted
 	dot := strings.LastIndexByte(base, '.')
 	if dot <= 0 {
 		return d, false

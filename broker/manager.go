@@ -46,6 +46,7 @@ type replicaManager struct {
 	cancel   context.CancelFunc
 	done     chan struct{}
 	removals *removals
+	pace     deletePace
 	rebuilds rebuilds
 	foreign  map[string]bool              // told about already
 	relist   atomic.Bool                  // the directories in dir may be others than those in dirs
@@ -65,6 +66,7 @@ func newReplicaManager(b *Broker) (*replicaManager, error) {
 		done: make(chan struct{}), foreign: map[string]bool{},
 	}
 	m.removals = newRemovals(m)
+	m.pace = newDeletePace(deleteBytesPerSecond)
 	m.relist.Store(true)
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	if err := m.fs().MkdirAll(m.dir); err != nil {
@@ -264,7 +266,7 @@ func (m *replicaManager) wanted(s *metadata.State, dirs []replicaDir, groups map
 	}
 	for _, d := range dirs {
 		p := groups[d.group]
-		if _, ok := want[d.group]; ok || p == nil || d.damaged {
+		if _, ok := want[d.group]; ok || p == nil || d.damaged || d.deleted {
 			continue
 		}
 		if id := m.serverID(d.generation); !p.Surplus(id) && !p.IsQuarantined(id) && d.generation <= p.Generation {
@@ -313,6 +315,10 @@ func (m *replicaManager) openMissing(want map[transport.GroupID]wanted) {
 // besides, the partition has all the replicas that it should.
 func (m *replicaManager) clean(s *metadata.State, dirs []replicaDir, groups map[transport.GroupID]*metadata.Partition, want map[transport.GroupID]wanted) {
 	for _, d := range dirs {
+		if d.deleted { // a broker that stopped has not come to the end of it
+			m.removals.begin(d, false)
+			continue
+		}
 		id, p := m.serverID(d.generation), groups[d.group]
 		h := m.byGroup(d.group)
 		if h != nil && h.serverID == id && !d.damaged {

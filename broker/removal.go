@@ -2,6 +2,7 @@ package broker
 
 import (
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/flotilla-log/flotilla/partition/transport"
@@ -54,20 +55,32 @@ func (r *removals) retry() {
 func (r *removals) begin(d replicaDir, vote bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, running := r.running[d.name]; running || r.failed[d.name] || len(r.running) >= removalsAtOnce {
+	name := strings.TrimSuffix(d.name, deletedSuffix)
+	if _, running := r.running[name]; running || r.failed[name] || len(r.running) >= removalsAtOnce {
 		return
 	}
-	r.running[d.name] = removal{d.group, vote}
+	r.running[name] = removal{d.group, vote}
 	r.wg.Go(func() {
-		path := filepath.Join(r.m.dir, d.name)
-		err := r.m.removeDir(d, path, vote)
-		if err != nil {
-			r.m.log.Error("deleting a replica that is not needed any more; it is tried again", "directory", path, "error", err)
-		} else {
+		path := filepath.Join(r.m.dir, name)
+		err := r.m.removeDir(d, path, vote, func() { r.votesGone(name) })
+		switch {
+		case err == nil:
 			r.m.log.Info("deleted a replica that is not needed any more", "directory", path)
+		case r.m.ctx.Err() != nil: // the next start goes on with it
+		default:
+			r.m.log.Error("deleting a replica that is not needed any more; it is tried again", "directory", path, "error", err)
 		}
-		r.end(d.name, err)
+		r.end(name, err)
 	})
+}
+
+// votesGone lets another replica of the group open.
+func (r *removals) votesGone(name string) {
+	r.mu.Lock()
+	r.running[name] = removal{}
+	r.mu.Unlock()
+	r.m.relist.Store(true)
+	r.m.wakeUp()
 }
 
 func (r *removals) end(name string, err error) {
@@ -81,13 +94,33 @@ func (r *removals) end(name string, err error) {
 	r.m.wakeUp()
 }
 
-// removeDir deletes the files first, durably, then the vote: a crash in between leaves a vote of a replica whose name is never used again.
-func (m *replicaManager) removeDir(d replicaDir, path string, vote bool) error {
-	if err := m.fs().RemoveAll(path); err != nil {
+// removeDir renames the directory, so that from then on it is nothing but something to delete, then deletes the vote, tells votesGone, and then takes its time for the files. The
+// renaming is durable first: a crash in between leaves a vote of a replica whose name is never used again.
+func (m *replicaManager) removeDir(d replicaDir, path string, vote bool, votesGone func()) error {
+	if !d.deleted {
+		if err := m.fs().Rename(path, path+deletedSuffix); err != nil {
+			return err
+		}
+		if err := m.fs().SyncDir(m.dir); err != nil {
+			return err
+		}
+		if err := m.removeVote(d, vote); err != nil {
+			return err
+		}
+		votesGone()
+	}
+	if err := m.deleteFiles(path + deletedSuffix); err != nil {
 		return err
 	}
-	if err := m.fs().SyncDir(m.dir); err != nil || !vote {
-		return err
+	return m.fs().SyncDir(m.dir)
+}
+
+func (m *replicaManager) removeVote(d replicaDir, vote bool) error {
+	if !vote {
+		return nil
+	}
+	if m.b.stable.Damaged(d.group) != nil {
+		return m.b.stable.Delete(d.group) // nobody is open that could have another one
 	}
 	owner, err := m.b.stable.Get(d.group, markerKey)
 	if err != nil || string(owner) != m.serverID(d.generation) {

@@ -1,11 +1,13 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -14,19 +16,19 @@ import (
 	"github.com/flotilla-log/flotilla/raftlog/vfs"
 )
 
-// slowFS deletes when it is told to, and then perhaps fails.
+// slowFS renames when it is told to, and then perhaps fails.
 type slowFS struct {
 	vfs.FS
 	begun  atomic.Int32
 	result chan error
 }
 
-func (f *slowFS) RemoveAll(name string) error {
+func (f *slowFS) Rename(oldName, newName string) error {
 	f.begun.Add(1)
 	if err := <-f.result; err != nil {
 		return err
 	}
-	return f.FS.RemoveAll(name)
+	return f.FS.Rename(oldName, newName)
 }
 
 // removalFixture is a manager, not running, with one directory of a replica on disk whose group has a marker.
@@ -109,5 +111,97 @@ func TestFailedRemovalWaits(t *testing.T) {
 	m.removals.wg.Wait()
 	if marked(t, m, d) {
 		t.Error("the group's votes were not deleted")
+	}
+}
+
+// TestDeletionIsPaced: the files of a directory go step by step, no faster than the pace, and long after the group's votes; a broker that stops leaves the rest, and the next one deletes that.
+func TestDeletionIsPaced(t *testing.T) {
+	m, fs, d := removalFixture(t)
+	path := filepath.Join(m.dir, d.name)
+	const size = 3*deleteStep + 5
+	for _, name := range []string{"a.log", "b.log"} {
+		if err := os.WriteFile(filepath.Join(path, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(filepath.Join(path, name), size); err != nil { // it takes no blocks
+			t.Fatal(err)
+		}
+	}
+	m.pace = newDeletePace(2 * deleteStep)
+	m.removals.begin(d, true)
+	fs.result <- nil
+	await(t, "a file that is shorter", func() bool {
+		info, err := os.Stat(filepath.Join(path+deletedSuffix, "a.log"))
+		return err == nil && info.Size() < size
+	})
+	await(t, "the votes are gone", func() bool { return !m.removals.votes(d.group) })
+	if marked(t, m, d) {
+		t.Error("the group's votes were not deleted first")
+	}
+	m.pace.turn <- struct{}{} // and it stands still
+	m.cancel()
+	m.removals.wg.Wait()
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory has its name still: %v", err)
+	}
+
+	// The next broker finds what is left, in the metadata of a cluster that has never heard of it.
+	<-m.pace.turn
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	defer m.cancel()
+	m.removals = newRemovals(m)
+	dirs, foreign, err := listReplicaDirs(m.fs(), m.dir)
+	if err != nil || len(dirs) != 1 || len(foreign) != 0 || !dirs[0].deleted || dirs[0].group != d.group {
+		t.Fatalf("found %+v, %v, %v", dirs, foreign, err)
+	}
+	rest := int64(0)
+	for _, name := range []string{"a.log", "b.log"} {
+		if info, err := os.Stat(filepath.Join(path+deletedSuffix, name)); err == nil {
+			rest += info.Size()
+		}
+	}
+	if rest == 0 || rest >= 2*size {
+		t.Errorf("%d of %d bytes are left", rest, 2*size)
+	}
+	m.pace = newDeletePace(20 * deleteStep)
+	began := time.Now()
+	s := metadata.NewState()
+	m.clean(s, dirs, s.Groups(), m.wanted(s, dirs, s.Groups()))
+	m.removals.wg.Wait()
+	if left, err := os.ReadDir(m.dir); err != nil || len(left) != 0 {
+		t.Errorf("%v is left, %v", left, err)
+	}
+	if took := time.Since(began); took < time.Duration(float64(rest)/float64(m.pace.rate)*float64(time.Second)) {
+		t.Errorf("%d MiB are gone after %s", rest>>20, took)
+	}
+}
+
+// TestDeletionOnAFullDisk: where space is short nobody waits for a quiet disk.
+func TestDeletionOnAFullDisk(t *testing.T) {
+	m, fs, d := removalFixture(t)
+	m.b.cfg.DiskReserve = 1 << 62
+	m.pace = newDeletePace(1)
+	if err := os.WriteFile(filepath.Join(m.dir, d.name, "a.log"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.removals.begin(d, false)
+	fs.result <- nil
+	m.removals.wg.Wait()
+	if left, err := os.ReadDir(m.dir); err != nil || len(left) != 0 {
+		t.Errorf("%v is left, %v", left, err)
+	}
+}
+
+// await polls.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within a minute: %s", what)
+		}
+		<-tick.C
 	}
 }
