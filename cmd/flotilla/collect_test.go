@@ -2,6 +2,14 @@ package main
 
 import "testing"
 
+func TestBusyPercent(t *testing.T) {
+	for live, want := range map[uint64]int{0: collectMost, 10 << 20: collectMost, collectSpare / 3: collectMost, collectSpare / 2: 200, collectSpare: collectBusy, 10 << 30: collectBusy} {
+		if got := busyPercent(live); got != want {
+			t.Errorf("with %d bytes alive: %d percent, want %d", live, got, want)
+		}
+	}
+}
+
 func TestIdleFor(t *testing.T) {
 	const little, much = 1 << 20, 1 << 30 // bytes in a tick
 	ticks := 0
