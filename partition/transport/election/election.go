@@ -122,6 +122,7 @@ type Elector struct {
 	claim    time.Time // until then this replica is in a try with pre-votes asked for
 	held     held
 	campaign time.Time // when raft was last made to stand
+	later    uint64    // the latest term that a voter has answered with; only a try's
 	standing uint64    // the term in which raft was seen to stand,
 	stood    time.Time // and since when
 	// overtaken is the later term that this leader was told of, and overtook when.
@@ -279,7 +280,13 @@ func (e *Elector) try() time.Duration {
 		}
 		stuck = s.term + 1
 	}
-	won := e.preVotes(s)
+	if e.later > s.term {
+		stuck = max(stuck, e.later) // in an earlier one nobody votes who has stood in it
+	}
+	won, later := e.preVotes(s, max(s.term, e.later)+1)
+	if later > e.later {
+		e.later = later
+	}
 	if won && e.still(s) && e.group.Campaign(stuck) {
 		e.log.Debug("standing for election", "term", s.term+1, "leader-lost", s.leader, "try", attempt)
 		e.mu.Lock()
@@ -346,14 +353,15 @@ func (e *Elector) still(s *situation) bool {
 	return !held && leader == s.leader && e.raft.CurrentTerm() == s.term && e.raft.State() == s.state && e.lost(leader, s.term)
 }
 
-// preVotes asks the other voters and says whether a quorum would vote for this replica.
-func (e *Elector) preVotes(s *situation) bool {
+// preVotes asks the other voters and says whether a quorum would vote for this replica in a term. Who is in a later one already does not, and says so: a candidate with a
+// shorter log, which is not elected, may have gone through several. later is the latest such term, or 0: a pre-vote does not make raft learn of it.
+func (e *Elector) preVotes(s *situation, term uint64) (won bool, later uint64) {
 	req := &raft.RequestPreVoteRequest{
 		RPCHeader:    raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(e.id), Addr: []byte(e.group.LocalAddr())},
-		Term:         s.term + 1,
+		Term:         term,
 		LastLogIndex: s.last.index, LastLogTerm: s.last.term,
 	}
-	votes := make(chan bool, len(s.others))
+	votes := make(chan raft.RequestPreVoteResponse, len(s.others))
 	asked := 0
 	for _, server := range s.others {
 		if e.group.Gone(server.Address) {
@@ -362,17 +370,22 @@ func (e *Elector) preVotes(s *situation) bool {
 		asked++
 		e.wg.Go(func() {
 			var resp raft.RequestPreVoteResponse
-			err := e.group.RequestPreVote(server.ID, server.Address, req, &resp)
-			votes <- err == nil && resp.Granted && resp.Term <= req.Term
+			if e.group.RequestPreVote(server.ID, server.Address, req, &resp) != nil {
+				resp = raft.RequestPreVoteResponse{}
+			}
+			votes <- resp
 		})
 	}
 	granted := 1
 	for ; granted < s.quorum && asked > 0; asked-- {
-		if <-votes {
+		switch v := <-votes; {
+		case v.Term > term:
+			later = max(later, v.Term)
+		case v.Granted:
 			granted++
 		}
 	}
-	return granted >= s.quorum
+	return granted >= s.quorum, later
 }
 
 // answer is asked before raft about a pre-vote request.

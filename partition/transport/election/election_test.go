@@ -203,6 +203,9 @@ func (r *replica) RequestPreVote(_ raft.ServerID, to raft.ServerAddress, req *ra
 	}
 	r.w.note("%s asks %s: %t", r.server.Address, to, granted)
 	resp.Granted, resp.Term = granted, req.Term
+	if !answered {
+		resp.Term = max(req.Term, o.term)
+	}
 	return nil
 }
 
@@ -210,7 +213,7 @@ func (r *replica) RequestPreVote(_ raft.ServerID, to raft.ServerAddress, req *ra
 func (r *replica) Campaign(stuck uint64) bool {
 	defer r.lock()()
 	r.w.note("%s stands for election", r.server.Address)
-	r.term++
+	r.term = max(r.term, stuck) + 1
 	r.stuck = append(r.stuck, stuck)
 	if r.lose {
 		if r.stands {
@@ -282,6 +285,24 @@ func TestShorterLogLeavesTheFieldToTheNext(t *testing.T) {
 		w.kill(0, 1, 2)
 		time.Sleep(3 * Stagger)
 		wantLeaders(t, w, "0", "2", "2")
+	})
+}
+
+// TestCandidateWithAShorterLogIsFarAhead: it has stood in several terms and cannot win; whoever could would never be voted for in an earlier term than it has.
+func TestCandidateWithAShorterLogIsFarAhead(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.mu.Lock()
+		r := w.replicas[1]
+		r.last, r.term, r.state, r.leader = position{9, 1}, 6, raft.Candidate, ""
+		w.mu.Unlock()
+		w.kill(0, 1, 2)
+		time.Sleep(3 * time.Second)
+		wantLeaders(t, w, "0", "2", "2")
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if term := w.replicas[2].term; term <= 6 {
+			t.Errorf("elected in term %d, where another has stood in term 6", term)
+		}
 	})
 }
 
