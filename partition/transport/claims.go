@@ -180,15 +180,18 @@ func (p *claimed) look() {
 	}
 }
 
-// claimLoop makes a round every ClaimEvery, and when somebody has news.
+// claimLoop makes a round every ClaimEvery, when somebody has news, and when the end of a leadership is due to be told.
 func (t *Transport) claimLoop() {
 	tick := time.NewTicker(t.cfg.ClaimEvery)
 	defer tick.Stop()
 	pause := time.NewTimer(claimPause)
 	defer pause.Stop()
+	end := time.NewTimer(t.cfg.ClaimEvery)
+	defer end.Stop()
 	for {
 		select {
 		case <-tick.C:
+		case <-end.C:
 		case <-t.claimKick:
 			pause.Reset(claimPause)
 			select {
@@ -199,7 +202,11 @@ func (t *Transport) claimLoop() {
 		case <-t.ctx.Done():
 			return
 		}
-		t.claimRound(t.now())
+		now := t.now()
+		t.claimRound(now)
+		if t.claimEnd > 0 {
+			end.Reset(t.claimEnd - now)
+		}
 	}
 }
 
@@ -210,6 +217,7 @@ func (t *Transport) claimRound(now time.Duration) {
 	t.claimedAt = now
 	t.awake.Add(int64(min(passed, t.cfg.ClaimEvery*3/2)))
 	t.claimNo++
+	t.claimEnd = 0
 	for _, g := range t.allGroups() {
 		g.claimIn(now, time.Duration(t.awake.Load()))
 	}
@@ -280,6 +288,11 @@ func (g *Group) claimIn(now, awake time.Duration) {
 	}
 	if s.last.term != 0 && now-s.last.since >= claimEndDelay {
 		g.tellEnd(*fn)
+	}
+	if s.last.term != 0 {
+		if due := s.last.since + claimEndDelay; g.t.claimEnd == 0 || due < g.t.claimEnd {
+			g.t.claimEnd = due
+		}
 	}
 	if c.Term == 0 {
 		return

@@ -39,7 +39,7 @@ func often(c *Config) { c.ClaimEvery = 10 * time.Millisecond }
 // claiming is brokers 1 and 2, of which 1 leads group 1 in term 5 and 2 follows.
 func claiming(t *testing.T, change ...func(*Config)) (a, b *Group, leads, follows *claimant) {
 	f := newFleet(t)
-	change = append(change, often)
+	change = append([]func(*Config){often}, change...)
 	a, b = answering(f, f.start("1", change...)), answering(f, f.start("2", change...))
 	leads = &claimant{claim: Claim{Term: 5, Commit: 7, Servers: servers("1", "2")}, term: 5, leader: "1"}
 	follows = &claimant{term: 5, leader: "1"}
@@ -155,6 +155,22 @@ func TestEndedLeadershipIsTold(t *testing.T) {
 	if b.Disowned("1", 6) {
 		t.Error("the next term's is")
 	}
+}
+
+// The end is told when it is due, and does not wait for the next round.
+func TestEndOfLeadershipDoesNotWaitForARound(t *testing.T) {
+	a, _, leads, follows := claiming(t, func(c *Config) { c.ClaimEvery = time.Hour })
+	eventually(t, "a round", func() bool {
+		a.TellClaims()
+		return acked(a, "2") > 0
+	})
+	leads.with(func() { leads.claim = Claim{} })
+	a.TellClaims()
+	eventually(t, "the follower is told", func() bool {
+		follows.mu.Lock()
+		defer follows.mu.Unlock()
+		return follows.ended > 0
+	})
 }
 
 // A leader that others have overtaken is no reason to hurry.

@@ -173,9 +173,10 @@ type Transport struct {
 	claimGroups []*Group
 	claimNo     uint64
 	claimedAt   time.Duration
-	awake       atomic.Int64 // a clock that goes on with rounds, and by little with late ones
-	endedMu     sync.Mutex   // innermost
-	ended       []endedFor   // leaderships of groups that were closed
+	claimEnd    time.Duration // when the end of a leadership is due to be told; 0: none is
+	awake       atomic.Int64  // a clock that goes on with rounds, and by little with late ones
+	endedMu     sync.Mutex    // innermost
+	ended       []endedFor    // leaderships of groups that were closed
 	heardRounds map[raft.ServerAddress]uint64
 
 	knownSince       time.Duration // when the cluster ID was first seen; only the sweeper's
