@@ -91,7 +91,7 @@ func TestSilentBroker(t *testing.T) {
 	}
 	defer l.Close()
 	f := fakebroker.Start(t, 1)
-	c, err := client.New(append(f.Addrs(), l.Addr().String(), "127.0.0.1:1"), client.WithRequestTimeout(600*time.Millisecond), client.WithRetryBackoff(time.Millisecond, 10*time.Millisecond))
+	c, err := client.New(append(f.Addrs(), l.Addr().String(), "127.0.0.1:1"), client.WithRequestTimeout(9*time.Second), client.WithRetryBackoff(time.Millisecond, 10*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}

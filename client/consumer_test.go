@@ -40,7 +40,7 @@ type poller interface {
 // pollN polls until there are n records.
 func pollN(t *testing.T, k poller, n int) []*client.Record {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(testContext(t), 15*time.Second)
+	ctx, cancel := context.WithTimeout(testContext(t), patience)
 	defer cancel()
 	var out []*client.Record
 	for len(out) < n {
@@ -188,12 +188,8 @@ func TestFrozenLeaderOfConsumer(t *testing.T) {
 	f.MuteFetches(0)
 	f.MoveLeader("t", 0, 1)
 	f.Append("t", 0, recordtest.Batch(1, 0, recordtest.Values(func(int) []byte { return []byte("10") })))
-	start := time.Now()
-	if got := valuesOf(pollN(t, k, 1)); got[0] != "10" {
+	if got := valuesOf(pollN(t, k, 1)); got[0] != "10" { // within less than requestTimeout
 		t.Errorf("got %v", got)
-	}
-	if d := time.Since(start); d > 5*time.Second {
-		t.Errorf("it took %s", d)
 	}
 }
 

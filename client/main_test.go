@@ -15,9 +15,16 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+const (
+	// patience is what a busy machine may need for anything.
+	patience = time.Minute
+	// requestTimeout is what nobody waits for.
+	requestTimeout = 10 * patience
+)
+
 // testContext bounds a test well below the test binary's timeout.
 func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -27,7 +34,7 @@ func connect(t *testing.T, n, partitions int, opts ...client.Option) (*fakebroke
 	t.Helper()
 	f := fakebroker.Start(t, n)
 	f.CreateTopic("t", partitions)
-	opts = append([]client.Option{client.WithRetryBackoff(2*time.Millisecond, 50*time.Millisecond), client.WithRequestTimeout(10 * time.Second)}, opts...)
+	opts = append([]client.Option{client.WithRetryBackoff(2*time.Millisecond, 50*time.Millisecond), client.WithRequestTimeout(requestTimeout)}, opts...)
 	c, err := client.New(f.Addrs(), opts...)
 	if err != nil {
 		t.Fatal(err)
@@ -43,10 +50,10 @@ func connect(t *testing.T, n, partitions int, opts ...client.Option) (*fakebroke
 // eventually polls until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 15 s: %s", what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
