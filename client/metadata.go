@@ -204,6 +204,7 @@ func (c *Client) refreshLoop() {
 		case <-c.meta.wanted:
 		case <-timer.C:
 		}
+		c.meta.expire(time.Now().Add(-c.cfg.idleTopics()))
 		if topics := c.meta.topicsInUse(); len(topics) > 0 {
 			if _, err := c.fetchMetadata(c.ctx, topics); err != nil && c.ctx.Err() == nil {
 				c.cfg.logger.Warn("cannot get metadata", "error", err)
@@ -229,11 +230,12 @@ type metaCache struct {
 	version   uint64
 	brokers   map[int32]string
 	topics    map[string]*topicLeaders
-	used      map[string]bool // topics to be looked up
+	used      map[string]time.Time // topics to be looked up, and when somebody last wanted to know of them
 	changed   chan struct{}   // closed at the next apply
 }
 
 type topicLeaders struct {
+	learnt     time.Time
 	unknown    bool
 	partitions []partitionLeader
 }
@@ -247,7 +249,7 @@ type partitionLeader struct {
 func newMetaCache() *metaCache {
 	return &metaCache{
 		wanted: make(chan struct{}, 1), brokers: make(map[int32]string), topics: make(map[string]*topicLeaders),
-		used: make(map[string]bool), changed: make(chan struct{}),
+		used: make(map[string]time.Time), changed: make(chan struct{}),
 	}
 }
 
@@ -264,11 +266,32 @@ func (m *metaCache) changedChan() <-chan struct{} {
 	return m.changed
 }
 
-// use makes a topic one of those that are kept fresh.
+// use makes a topic one of those that are kept fresh, as long as it is used again now and then. Those who ask for a count or for leaders use the topic by that.
 func (m *metaCache) use(topic string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.used[topic] = true
+	m.used[topic] = time.Now()
+}
+
+// expire forgets the topics that nobody has wanted to know of since, so that a client which uses many in its life does not ask for all of them for ever. Who needs one again looks it up again.
+func (m *metaCache) expire(since time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	forgotten := false
+	for topic, at := range m.used {
+		if at.Before(since) {
+			delete(m.used, topic)
+		}
+	}
+	for topic, t := range m.topics {
+		if _, used := m.used[topic]; !used && t.learnt.Before(since) {
+			delete(m.topics, topic)
+			forgotten = true
+		}
+	}
+	if forgotten {
+		m.generation.Add(1)
+	}
 }
 
 func (m *metaCache) topicsInUse() []string {
@@ -302,6 +325,7 @@ func (m *metaCache) addresses() []string {
 func (m *metaCache) count(topic string) (int32, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.used[topic] = time.Now()
 	t := m.topics[topic]
 	if t == nil || t.unknown || len(t.partitions) == 0 {
 		return 0, false
@@ -326,6 +350,7 @@ func (m *metaCache) leader(tp TopicPartition) (Broker, bool) {
 func (m *metaCache) leadership(tp TopicPartition) (leader Broker, epoch int32, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.used[tp.Topic] = time.Now()
 	t := m.topics[tp.Topic]
 	if t == nil || tp.Partition < 0 || int(tp.Partition) >= len(t.partitions) {
 		return Broker{}, 0, false
@@ -376,7 +401,7 @@ func (m *metaCache) apply(md *pb.Metadata) {
 }
 
 func mergeTopic(old *topicLeaders, t *pb.TopicMetadata) *topicLeaders {
-	out := &topicLeaders{unknown: t.Unknown, partitions: make([]partitionLeader, len(t.Partitions))}
+	out := &topicLeaders{learnt: time.Now(), unknown: t.Unknown, partitions: make([]partitionLeader, len(t.Partitions))}
 	for i := range out.partitions {
 		out.partitions[i].leader = -1
 	}
