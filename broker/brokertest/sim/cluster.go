@@ -50,7 +50,7 @@ type Node struct {
 	skew atomic.Int64 // its wall clock is so much ahead, in ns
 	used atomic.Bool  // it has been part of the cluster
 
-	// turn is held by who starts, stops or kills the broker.
+	// turn is held by who makes a broker ready to start, stops or kills it; not while it starts, which a kill may interrupt.
 	turn chan struct{}
 
 	mu   sync.Mutex
@@ -138,34 +138,73 @@ func (n *Node) take() (release func()) {
 	return func() { <-n.turn }
 }
 
-// Start starts the broker on its machine. It does not wait until it is ready.
+// errKilled says that a broker's life ended while it started.
+var errKilled = errors.New("killed while it started")
+
+// Start starts the broker on its machine. It does not wait until it is ready. The broker may be killed meanwhile.
 func (n *Node) Start() error {
+	b, l, err := n.prepare()
+	if b == nil || err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	n.c.endings.Go(func() {
+		err := b.Start(ctx)
+		l.started = err == nil
+		close(l.begun)
+		done <- err
+	})
+	select {
+	case err := <-done:
+		if err != nil && n.unset(b) {
+			n.end(l, false)
+		}
+		return err
+	case <-l.dead:
+		return errKilled
+	}
+}
+
+// prepare makes a broker that has not started yet; nil if there is one already.
+func (n *Node) prepare() (*broker.Broker, *life, error) {
 	defer n.take()()
 	if n.Broker() != nil {
-		return nil
+		return nil, nil, nil
 	}
 	n.used.Store(true)
 	n.c.Net.PowerOn(n.IP)
-	l := &life{Disk: n.Disk()}
+	l := &life{Disk: n.Disk(), begun: make(chan struct{}), dead: make(chan struct{})}
 	if err := n.markStable(); err != nil {
-		return err
+		return nil, nil, err
 	}
 	cfg, err := n.config(l)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	b, err := broker.New(cfg)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	n.set(b, l)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	if err := b.Start(ctx); err != nil && n.unset(b) {
-		n.end(l, false)
-		return err
+	return b, l, nil
+}
+
+// runsOn says that the broker has started, on this disk.
+func (n *Node) runsOn(d *Disk) bool {
+	n.mu.Lock()
+	l := n.life
+	n.mu.Unlock()
+	if l == nil || l.Disk != d {
+		return false
 	}
-	return nil
+	select {
+	case <-l.begun:
+		return l.started
+	case <-l.dead:
+		return false
+	}
 }
 
 // set and unset change which broker runs here. A broker that starts counts: it can be killed. unset is false if somebody else did so before.
@@ -187,7 +226,10 @@ func (n *Node) unset(b *broker.Broker) bool {
 
 // markStable puts an empty stable.db where the broker looks whether its votes are lost.
 func (n *Node) markStable() error {
-	if len(n.disk.stable) == 0 {
+	n.disk.mu.Lock()
+	empty := len(n.disk.stable) == 0
+	n.disk.mu.Unlock()
+	if empty {
 		return nil
 	}
 	f, err := n.disk.mem.Create(dataDir + "/stable.db")
@@ -201,6 +243,7 @@ func (n *Node) end(l *life, power bool) {
 	l.ended.Store(true)
 	n.c.Net.Crash(n.IP, power)
 	l.crash(power)
+	close(l.dead)
 }
 
 // ending says that a broker is being stopped in order, from the second call for it on.
@@ -212,7 +255,7 @@ func (n *Node) ending(b *broker.Broker) bool {
 	return was
 }
 
-// Kill ends the broker: with its machine's power, so that all that was not synced is lost and nobody hears of it, or as a process alone.
+// Kill ends the broker, one that starts too: with its machine's power, so that all that was not synced is lost and nobody hears of it, or as a process alone.
 func (n *Node) Kill(power bool) {
 	defer n.take()()
 	n.mu.Lock()
@@ -221,19 +264,28 @@ func (n *Node) Kill(power bool) {
 	if b != nil && n.unset(b) {
 		n.end(l, power)
 		if !n.ending(b) { // else Stop waits for its end
-			n.c.endings.Go(b.Kill)
+			n.c.endings.Go(func() {
+				if <-l.begun; l.started {
+					b.Kill()
+				}
+			})
 		}
 	}
 }
 
 // Stop ends the broker in order. It may be killed meanwhile.
 func (n *Node) Stop(within time.Duration) error {
-	release := n.take() // not while it starts
 	n.mu.Lock()
 	b, l := n.b, n.life
 	n.mu.Unlock()
-	release()
-	if b == nil || n.ending(b) {
+	if b == nil {
+		return nil
+	}
+	select {
+	case <-l.begun:
+	case <-l.dead:
+	}
+	if n.Broker() != b || n.ending(b) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), within)

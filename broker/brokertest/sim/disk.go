@@ -29,6 +29,7 @@ type Disk struct {
 	full   bool
 	stable stableData
 	meta   metadataData
+	rotten bool // the vote store or the metadata's files were damaged
 }
 
 // NewDisk returns an empty disk.
@@ -104,7 +105,10 @@ func (d *Disk) crash(power bool) {
 // life is one process on a disk. Once it has ended nothing of it reaches the disk any more.
 type life struct {
 	*Disk
-	ended atomic.Bool
+	ended   atomic.Bool
+	dead    chan struct{} // closed with it
+	begun   chan struct{} // closed when the broker's Start has returned
+	started bool          // it did so without an error; to be read after begun
 }
 
 func (l *life) check(op, name string) error {

@@ -58,6 +58,9 @@ var faults = map[string]fault{
 	"delete-down":   func(r *run, s Step, n *Node, rng *rand.Rand) { r.damageDown(s, n, rng, deleteAny) },
 	"truncate-down": func(r *run, s Step, n *Node, rng *rand.Rand) { r.damageDown(s, n, rng, truncateAny) },
 	"wipe":          wipe,
+	"rot-votes":     rotVotes,
+	"rot-metadata":  rotMetadata,
+	"kill-start":    killStart,
 	"clock":         clock,
 	"create-topic":  createTopic,
 	"grow-topic":    growTopic,
@@ -380,7 +383,7 @@ func wipe(r *run, s Step, n *Node, rng *rand.Rand) {
 
 func clock(_ *run, s Step, n *Node, rng *rand.Rand) {
 	jump := time.Duration(s.Amount) * time.Second
-	if rng.IntN(2) == 0 {
+	if jump > 0 && rng.IntN(2) == 0 {
 		jump = -jump
 	}
 	n.skew.Add(int64(jump))

@@ -21,8 +21,34 @@ type Plan struct {
 	Steps  []Step
 	// Window is how long faults are brought about.
 	Window time.Duration
+	// Absent are the clients that do nothing in this run. Who does less at a time costs less, and lets the others come to what they hide.
+	Absent Work
+	// RoughStart: the founders are killed while they start for the first time.
+	RoughStart bool
 	// Flush is the topics' setting of that name; empty: its default. With "os" acknowledged records may be lost, which shows that the checker sees it.
 	Flush string
+}
+
+// Work is kinds of clients, as bits. Steady producers and the reader of all partitions always work.
+type Work uint
+
+const (
+	keyedWork Work = 1 << iota
+	appendWork
+	trimWork
+	probeWork
+	groupWork
+	allWork = 1<<iota - 1
+)
+
+func (w Work) String() string {
+	var names []string
+	for i, name := range []string{"keyed", "append", "trim", "probe", "group"} {
+		if w&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // Step is one fault, or one demand of an operator.
@@ -51,6 +77,12 @@ func (s Step) String() string {
 func (p Plan) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d, %d brokers, a record every %s, syncs of %d to %d ms\n", p.Seed, p.Founders, p.Pace, p.SyncMs[0], p.SyncMs[1])
+	if p.Absent != 0 {
+		fmt.Fprintf(&b, "clients that are absent: %s\n", p.Absent)
+	}
+	if p.RoughStart {
+		fmt.Fprintln(&b, "killed during the first start")
+	}
 	for _, s := range p.Steps {
 		fmt.Fprintln(&b, s)
 	}
@@ -105,6 +137,9 @@ var kinds = []kind{
 	{"delete-down", 2, 100 * milli, 1 * second, []string{"damaged"}, 3},
 	{"truncate-down", 2, 100 * milli, 1 * second, []string{"damaged"}, 3},
 	{"wipe", 3, 100 * milli, 2 * second, []string{"damaged"}, 0},
+	{"rot-votes", 3, 50 * milli, 1 * second, []string{"damaged"}, 0},
+	{"rot-metadata", 2, 50 * milli, 1 * second, []string{"damaged"}, 0},
+	{"kill-start", 8, 50 * milli, 1 * second, somebody, 120},
 	{"clock", 4, 0, 0, somebody, 7200},
 	{"create-topic", 3, 0, 0, nil, 3},
 	{"grow-topic", 2, 0, 0, nil, 3},
@@ -112,28 +147,43 @@ var kinds = []kind{
 	{"decommission", 2, 3 * second, 6 * second, []string{"any"}, 0},
 }
 
-// Random makes a plan out of a seed.
+// Random makes a plan out of a seed. Three of four are small: a few faults close together, and some of the clients, others in each.
 func Random(seed uint64) Plan {
 	rng := rand.New(rand.NewPCG(seed, 0x5eed))
-	p := Plan{
-		Seed: seed, Founders: 3, Window: 3*second + time.Duration(rng.IntN(5))*second,
-		Pace: []time.Duration{8 * milli, 20 * milli, 40 * milli}[rng.IntN(3)],
-	}
-	if rng.IntN(6) == 0 {
-		p.Founders = 4 + rng.IntN(2)
+	p := Plan{Seed: seed, Founders: 3, RoughStart: rng.IntN(5) == 0}
+	steps, longest := 2+rng.IntN(4), 2*second
+	if rng.IntN(4) > 0 {
+		p.Window = 1500*milli + time.Duration(rng.IntN(1500))*milli
+		p.Pace = []time.Duration{12 * milli, 18 * milli, 25 * milli}[rng.IntN(3)]
+		p.Absent = Work(rng.IntN(allWork + 1))
+	} else {
+		steps, longest = 3+rng.IntN(7), 6*second
+		p.Window = 3*second + time.Duration(rng.IntN(5))*second
+		p.Pace = []time.Duration{8 * milli, 20 * milli, 40 * milli}[rng.IntN(3)]
+		if rng.IntN(2) == 0 {
+			p.Founders = 4 + rng.IntN(2)
+		}
 	}
 	if rng.IntN(2) == 0 {
 		p.SyncMs = [2]int{1, 3 + rng.IntN(12)}
 	}
 	damaged := fmt.Sprint(1 + rng.IntN(p.Founders))
-	for range 3 + rng.IntN(7) {
-		p.Steps = append(p.Steps, randomStep(rng, p, damaged))
+	for len(p.Steps) < steps {
+		s := randomStep(rng, p, damaged, longest)
+		if len(p.Steps) == 0 { // enough writes have to fall into a fault
+			if s.For == 0 {
+				continue
+			}
+			s.For = max(s.For, 300*milli)
+			s.At = min(s.At, p.Window-s.For)
+		}
+		p.Steps = append(p.Steps, s)
 	}
 	slices.SortStableFunc(p.Steps, func(a, b Step) int { return cmp.Compare(a.At, b.At) })
 	return p
 }
 
-func randomStep(rng *rand.Rand, p Plan, damaged string) Step {
+func randomStep(rng *rand.Rand, p Plan, damaged string, longest time.Duration) Step {
 	total := 0
 	for _, k := range kinds {
 		total += k.weight
@@ -146,9 +196,9 @@ func randomStep(rng *rand.Rand, p Plan, damaged string) Step {
 		}
 	}
 	s := Step{At: time.Duration(rng.Int64N(int64(p.Window))), Fault: k.name, For: k.least}
-	if k.most > k.least {
+	if most := min(k.most, longest); most > k.least {
 		// Short ones are as frequent as long ones.
-		s.For += time.Duration(float64(k.most-k.least) * rng.Float64() * rng.Float64())
+		s.For += time.Duration(float64(most-k.least) * rng.Float64() * rng.Float64())
 	}
 	if k.amount > 0 {
 		s.Amount = 1 + rng.IntN(k.amount)

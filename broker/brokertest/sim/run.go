@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,7 +34,8 @@ const (
 	readWithin    = time.Minute
 	stopWithin    = 30 * time.Second
 	warmUp        = 500 * time.Millisecond
-	scrubEvery    = 5 * time.Second
+	scrubEvery    = 2 * time.Second
+	endWithin     = 10 * time.Minute
 	decodeLimit   = 16 << 20
 	// What makes a run count.
 	minAcks, minDuring = 200, 20
@@ -75,12 +78,12 @@ func Run(p Plan, log hclog.Logger) Result {
 	r.faulting, r.heal = context.WithCancel(context.Background())
 	defer r.heal()
 	r.work = newWorkload(r.c, r.rec, p.Pace)
-	r.work.flush = p.Flush
+	r.work.flush, r.work.absent = p.Flush, p.Absent
 	for _, step := range []struct {
 		name string
 		do   func() error
 	}{
-		{"starting", func() error { return r.boot() }},
+		{"starting", func() error { return r.boot(fork(rng)) }},
 		{"workload", func() error { return r.work.start(fork(rng)) }},
 		{"faults", func() error { return r.strike(fork(rng)) }},
 		{"healing", r.healAll},
@@ -110,13 +113,25 @@ func (r *run) problem(format string, args ...any) {
 	r.logf("PROBLEM "+format, args...)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if len(r.problems) == 0 { // who waits for whom, for the file that the failure leaves
+		buf := make([]byte, 16<<20)
+		fmt.Fprintf(os.Stderr, "\nSTACKS\n%s\n", buf[:runtime.Stack(buf, true)])
+	}
 	r.problems = append(r.problems, fmt.Sprintf(format, args...))
 }
 
-func (r *run) boot() error {
+func (r *run) boot(rng *rand.Rand) error {
 	nodes := r.c.Nodes[:r.plan.Founders]
 	for _, n := range nodes {
 		r.slow(n, 0)
+	}
+	if r.plan.RoughStart {
+		var wg sync.WaitGroup
+		for _, n := range nodes {
+			rng := fork(rng)
+			wg.Go(func() { r.startAndKill(n, rng.IntN(3), 150*time.Millisecond, rng) })
+		}
+		wg.Wait()
 	}
 	r.startAll(nodes...)
 	for _, n := range nodes {
@@ -132,12 +147,33 @@ func (r *run) startAll(nodes ...*Node) {
 	var wg sync.WaitGroup
 	for _, n := range nodes {
 		wg.Go(func() {
-			if err := n.Start(); err != nil {
+			err := n.Start()
+			if err != nil {
 				r.logf("broker %d did not start: %v", n.ID, err)
+			}
+			if refused(err) {
+				r.replaceDisk(n)
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// replaceDisk is what an operator does whose broker refuses to start with what is on its disk.
+func (r *run) replaceDisk(n *Node) {
+	if !n.Disk().isRotten() {
+		r.problem("broker %d refuses to start, and nothing has damaged its votes and metadata", n.ID)
+		return
+	}
+	if n.Broker() != nil {
+		return
+	}
+	n.Wipe(rand.New(rand.NewPCG(r.plan.Seed, uint64(n.ID))))
+	r.slow(n, 0)
+	r.logf("broker %d gets an empty disk", n.ID)
+	if err := n.Start(); err != nil {
+		r.logf("broker %d did not start: %v", n.ID, err)
+	}
 }
 
 // join starts the machine that is not yet part of the cluster; nil if it is.
@@ -244,7 +280,7 @@ func (r *run) served() error {
 		r.work.mu.Lock()
 		defer r.work.mu.Unlock()
 		for _, tp := range partitions() {
-			if p := partitionOf(tp); r.work.acked[p] <= since {
+			if p := partitionOf(tp); r.work.acked[p] <= since && (tp.Topic != condTopic || r.plan.Absent&appendWork == 0) {
 				return fmt.Errorf("%s was not written to since %s", p, r.work.acked[p])
 			}
 		}
@@ -304,7 +340,7 @@ func (r *run) ends(ctx context.Context) (map[client.TopicPartition]int64, error)
 func (r *run) caughtUp() error {
 	var ends map[client.TopicPartition]int64
 	err := r.eventually(servedWithin, func(ctx context.Context) (err error) { ends, err = r.ends(ctx); return err })
-	if err != nil {
+	if err != nil || r.plan.Absent&groupWork != 0 {
 		return err
 	}
 	return r.eventually(groupWithin, func(ctx context.Context) error { return r.work.behind(ctx, ends) })
@@ -370,7 +406,7 @@ func (r *run) finish() {
 		})
 	}
 	wg.Wait()
-	r.c.endings.Wait()
+	r.awaitEndings()
 	if len(r.problems) > 0 {
 		return
 	}
@@ -378,6 +414,20 @@ func (r *run) finish() {
 		if err := r.files(n); err != nil {
 			r.problem("files of broker %d: %v", n.ID, err)
 		}
+	}
+}
+
+// awaitEndings waits until the brokers that were killed have ended, too.
+func (r *run) awaitEndings() {
+	done := make(chan struct{})
+	go func() {
+		r.c.endings.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(endWithin):
+		r.problem("a broker that was killed has not ended in %s", endWithin)
 	}
 }
 

@@ -82,6 +82,33 @@ var scenarios = []Plan{
 		Step{At: 1500 * milli, Fault: "power", Victim: "leader:0", For: 400 * milli},
 		Step{At: 2500 * milli, Fault: "slow-power", Victim: "leader:1", For: 600 * milli, Amount: 30},
 		Step{At: 3500 * milli, Fault: "isolate-peers", Victim: "controller", For: 1 * second}),
+	// A controller whose clock is set back soon after it has begun must not wait until the clock is where it was before it repairs anything.
+	scenario("clock-of-controller", fast,
+		Step{At: 200 * milli, Fault: "power", Victim: "controller", For: 200 * milli},
+		Step{At: 1500 * milli, Fault: "clock", Victim: "controller", Amount: -7200},
+		Step{At: 1700 * milli, Fault: "wipe", Victim: "2", For: 100 * milli}),
+	rough(scenario("killed-while-starting", slow,
+		Step{At: 300 * milli, Fault: "kill-start", Victim: "leader:0", For: 100 * milli, Amount: 40},
+		Step{At: 1000 * milli, Fault: "kill-start", Victim: "controller", For: 100 * milli, Amount: 100},
+		Step{At: 1100 * milli, Fault: "kill-start", Victim: "leader:1", For: 100 * milli, Amount: 150},
+		Step{At: 2000 * milli, Fault: "power-all", For: 50 * milli},
+		Step{At: 2060 * milli, Fault: "kill-start", Victim: "1", For: 50 * milli, Amount: 60},
+		Step{At: 2070 * milli, Fault: "kill-start", Victim: "2", For: 50 * milli, Amount: 60})),
+	// A bootstrap of a replica that waits for space for its term, while its broker ends.
+	scenario("full-bootstrap", fast,
+		Step{At: 200 * milli, Fault: "full-disk", Victim: "2", For: 2 * second},
+		Step{At: 300 * milli, Fault: "create-topic", Amount: 3},
+		Step{At: 800 * milli, Fault: "kill", Victim: "2", For: 300 * milli},
+		Step{At: 1500 * milli, Fault: "restart", Victim: "2", For: 100 * milli}),
+	scenario("rotten-votes", fast,
+		Step{At: 600 * milli, Fault: "rot-votes", Victim: "2", For: 100 * milli},
+		Step{At: 1500 * milli, Fault: "power", Victim: "leader:0", For: 200 * milli},
+		Step{At: 2500 * milli, Fault: "rot-votes", Victim: "2", For: 100 * milli},
+		Step{At: 3000 * milli, Fault: "power", Victim: "leader:1", For: 200 * milli}),
+	scenario("rotten-metadata", fast,
+		Step{At: 600 * milli, Fault: "rot-metadata", Victim: "3", For: 100 * milli},
+		Step{At: 2000 * milli, Fault: "power", Victim: "controller", For: 200 * milli},
+		Step{At: 3000 * milli, Fault: "rot-metadata", Victim: "3", For: 100 * milli}),
 	scenario("clocks", fast,
 		Step{At: 100 * milli, Fault: "clock", Victim: "1", Amount: 7200},
 		Step{At: 200 * milli, Fault: "clock", Victim: "2", Amount: 3600},
@@ -95,6 +122,11 @@ var (
 	fast = [2]int{}
 	slow = [2]int{2, 12}
 )
+
+func rough(p Plan) Plan {
+	p.RoughStart = true
+	return p
+}
 
 func scenario(name string, syncMs [2]int, steps ...Step) Plan {
 	last := steps[len(steps)-1]

@@ -165,7 +165,7 @@ func (s *suite) run(name string, seed uint64) (Result, []byte) {
 	defer cancel()
 	file := filepath.Join(dir, "result.json")
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestOneSchedule$", "-test.timeout="+(runWithin-5*time.Second).String())
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", envSeed, seed), envScenario+"="+name, envResult+"="+file, envLog+"="+level(), "GOMAXPROCS=1", "GOGC=300", "GOTRACEBACK=all")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", envSeed, seed), envScenario+"="+name, envResult+"="+file, envLog+"="+level(), "GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=700MiB", "GOTRACEBACK=all")
 	if *simProfiles != "" {
 		cmd.Env = append(cmd.Env, envProfile+"="+filepath.Join(*simProfiles, fmt.Sprintf("%s%d.pprof", name, seed)))
 	}
@@ -262,7 +262,10 @@ func (s *suite) keep(r Result, log []byte) string {
 	path := filepath.Join(s.out, fmt.Sprintf("%s-%d.txt", strings.ReplaceAll(nameOf(r), " ", "-"), rand.Uint32()))
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s %s\n%s\n%s\n\ntimeline\n%s\n\nclients\n%v\n\nlogs\n", nameOf(r), r.Verdict, planText(r), strings.Join(r.Problems, "\n"), strings.Join(r.Timeline, "\n"), r.Trouble)
-	b.Write(log[:min(len(log), 32<<20)])
+	if head, tail := log[:min(len(log), 2<<20)], 24<<20; len(log) > len(head)+tail { // stacks are at the end
+		log = slices.Concat(head, []byte("\n...\n"), log[len(log)-tail:])
+	}
+	b.Write(log)
 	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
 		return err.Error()
 	}

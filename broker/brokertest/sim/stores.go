@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -74,6 +75,7 @@ func (s stableLife) Close() error { return nil }
 // metadataData is the metadata group's log and newest snapshot.
 type metadataData struct {
 	log  map[uint64]raft.Log
+	kv   map[string][]byte
 	meta *raft.SnapshotMeta
 	data []byte
 }
@@ -134,6 +136,36 @@ func (m metadataLog) StoreLogs(logs []*raft.Log) error {
 		m.l.meta.log[e.Index] = *e
 	}
 	return nil
+}
+
+// Set implements what the metadata's log has for its seal; it is durable like an entry.
+func (m metadataLog) Set(key, val []byte) error {
+	if err := m.l.wait(); err != nil {
+		return err
+	}
+	m.l.mu.Lock()
+	defer m.l.mu.Unlock()
+	if m.l.ended.Load() {
+		return vfs.ErrCrashed
+	}
+	if m.l.full {
+		return fmt.Errorf("raft.db: %w", syscall.ENOSPC)
+	}
+	if m.l.meta.kv == nil {
+		m.l.meta.kv = map[string][]byte{}
+	}
+	m.l.meta.kv[string(key)] = bytes.Clone(val)
+	return nil
+}
+
+// Get implements the other half.
+func (m metadataLog) Get(key []byte) ([]byte, error) {
+	m.l.mu.Lock()
+	defer m.l.mu.Unlock()
+	if v, ok := m.l.meta.kv[string(key)]; ok {
+		return bytes.Clone(v), nil
+	}
+	return nil, errors.New("not found") // raft-boltdb's text
 }
 
 // DeleteRange implements raft.LogStore.

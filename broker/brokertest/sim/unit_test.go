@@ -46,7 +46,7 @@ func TestSeedDecidesThePlan(t *testing.T) {
 			if faults[s.Fault] == nil {
 				t.Errorf("seed %d: there is no fault %q", seed, s.Fault)
 			}
-			if damages[s.Fault] || s.Fault == "wipe" || s.Fault == "read-error" {
+			if damages[s.Fault] || s.Fault == "wipe" || s.Fault == "read-error" || strings.HasPrefix(s.Fault, "rot-") {
 				damaged[s.Victim] = true
 			}
 		}

@@ -34,6 +34,7 @@ type workload struct {
 	client *client.Client
 	pace   time.Duration // between two records of one producer
 	flush  string
+	absent Work        // who has the day off
 	calm   atomic.Bool // the faults are over: a tenth of the load is enough
 	pad    [padBytes]byte
 
@@ -61,6 +62,14 @@ func (w *workload) rest(times time.Duration) error {
 		times *= 10
 	}
 	return sleep(w.ctx, times*w.pace)
+}
+
+// idle is the pause of who looks on.
+func (w *workload) idle(d time.Duration) error {
+	if w.calm.Load() {
+		d *= 5
+	}
+	return sleep(w.ctx, d)
 }
 
 func (w *workload) note(who string, err error) {
@@ -125,8 +134,15 @@ func (w *workload) start(rng *rand.Rand) (err error) {
 			return fmt.Errorf("topic %s: %w", topic, err)
 		}
 	}
-	for _, f := range []func(*rand.Rand) error{w.steadies, w.keyeds, w.appenders, w.trimmer, w.probes, w.group} {
-		if err := f(fork(rng)); err != nil {
+	for _, part := range []struct {
+		work  Work
+		start func(*rand.Rand) error
+	}{{0, w.steadies}, {keyedWork, w.keyeds}, {appendWork, w.appenders}, {trimWork, w.trimmer}, {probeWork, w.probes}, {groupWork, w.group}} {
+		mine := fork(rng)
+		if w.absent&part.work != 0 {
+			continue
+		}
+		if err := part.start(mine); err != nil {
 			return err
 		}
 	}
@@ -311,7 +327,7 @@ func (w *workload) probes(*rand.Rand) error {
 		w.wg.Go(func() {
 			for w.ctx.Err() == nil {
 				w.probe(c, positions)
-				_ = sleep(w.ctx, probePause)
+				_ = w.idle(probePause)
 			}
 		})
 	}
