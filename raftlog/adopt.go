@@ -165,6 +165,11 @@ func (l *Log) settle(s *survey) error {
 		if t := s.torn; t != nil {
 			l.logger.Warn("cutting off what an interrupted write left", "file", seg.path, "position", t.pos, "bytes", t.end-t.pos, "reason", t.reason)
 		}
+		if s.torn != nil || s.cut != nil {
+			if err := l.cutBehind(seg); err != nil {
+				return err
+			}
+		}
 		if err := l.rewriteEnd(seg); err != nil {
 			return err
 		}
@@ -175,7 +180,8 @@ func (l *Log) settle(s *survey) error {
 	return nil
 }
 
-func (l *Log) rewriteEnd(seg *segment) error {
+// cutBehind ends the newest segment's file behind its last frame. Zeros that were preallocated there may stay: to change a file's size durably is what an fsync waits for longest.
+func (l *Log) cutBehind(seg *segment) error {
 	h := l.files.get(seg)
 	if h == nil {
 		return ErrClosed
@@ -185,6 +191,18 @@ func (l *Log) rewriteEnd(seg *segment) error {
 		return err
 	}
 	l.alloc = seg.end
+	if err := h.file.Sync(); err != nil {
+		return fmt.Errorf("fsync of %s: %w", seg.path, err)
+	}
+	return nil
+}
+
+func (l *Log) rewriteEnd(seg *segment) error {
+	h := l.files.get(seg)
+	if h == nil {
+		return ErrClosed
+	}
+	defer l.files.release(h)
 	buf := make([]byte, scanChunk)
 	for pos := seg.synced; pos < seg.end; pos += scanChunk {
 		b := buf[:min(scanChunk, seg.end-pos)]
@@ -195,7 +213,7 @@ func (l *Log) rewriteEnd(seg *segment) error {
 			return err
 		}
 	}
-	if err := h.file.Sync(); err != nil {
+	if err := h.file.Datasync(); err != nil {
 		return fmt.Errorf("fsync of %s: %w", seg.path, err)
 	}
 	seg.synced = seg.end

@@ -401,3 +401,67 @@ func TestStaleFramesStayGone(t *testing.T) {
 	defer l.Close()
 	mustContain(t, l, append(old[:4:4], fresh...))
 }
+
+// TestPreallocationOutlivesACrash: recovery leaves the zeros behind the last frame, and what comes next is written over them; an interrupted write is cut off.
+func TestPreallocationOutlivesACrash(t *testing.T) {
+	fs := newMem(t)
+	opts := testOptions(fs)
+	opts.SegmentBytes = 1 << 20
+	l := mustOpen(t, opts)
+	a := appenderFor(t, l)
+	for range 3 {
+		if err := l.StoreLog(a.batch(1, 100, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seg := l.active()
+	size := func(fs *vfs.Mem) int64 {
+		fi, err := fs.Stat(seg.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fi.Size
+	}
+	if size(fs) <= seg.end {
+		t.Fatalf("nothing was preallocated: %d bytes, and frames up to %d", size(fs), seg.end)
+	}
+	for _, torn := range []bool{false, true} {
+		crashed := fs.CrashClone(nil)
+		want := size(crashed)
+		if torn {
+			f, err := crashed.OpenFile(seg.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err = f.WriteAt([]byte("half a frame"), seg.end); err != nil {
+				t.Fatal(err)
+			}
+			want = seg.end
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		opts.FS = crashed
+		again := mustOpen(t, opts)
+		if got := size(crashed); got != want || again.alloc != want {
+			t.Errorf("torn %v: %d bytes, %d allocated; want %d", torn, got, again.alloc, want)
+		}
+		b := appenderFor(t, again)
+		if err := again.StoreLog(b.batch(1, 100, 1)); err != nil {
+			t.Fatal(err)
+		}
+		opts.FS = crashed.CrashClone(nil)
+		third := mustOpen(t, opts)
+		if last, _ := third.LastIndex(); last != 4 {
+			t.Errorf("torn %v: the last entry is %d", torn, last)
+		}
+		for _, l := range []*Log{third, again} {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
