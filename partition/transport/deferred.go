@@ -3,6 +3,7 @@ package transport
 import (
 	"encoding/binary"
 	"fmt"
+	"sync"
 
 	"github.com/hashicorp/raft"
 )
@@ -44,6 +45,18 @@ func logBytes(l *raft.Log) int {
 
 // load returns args with the data of all entries, and what to call once they are in the connection's queue. args is not changed: it lives until the answer comes.
 func (g *Group) load(c *conn, args *raft.AppendEntriesRequest, stop <-chan struct{}) (full *raft.AppendEntriesRequest, release func(), err error) {
+	if err := g.prove(args); err != nil {
+		return nil, nil, err
+	}
+	full, release, err = g.loadEntries(c, args, stop)
+	if n := len(args.Entries); err == nil && n > 0 {
+		g.proven.set(args.Entries[n-1].Index, args.Entries[n-1].Term)
+	}
+	return full, release, err
+}
+
+// loadEntries is load without the entry before.
+func (g *Group) loadEntries(c *conn, args *raft.AppendEntriesRequest, stop <-chan struct{}) (full *raft.AppendEntriesRequest, release func(), err error) {
 	size := int64(0)
 	for _, l := range args.Entries {
 		if n, ok := deferred(l); ok {
@@ -77,16 +90,52 @@ func (g *Group) load(c *conn, args *raft.AppendEntriesRequest, stop <-chan struc
 	return &whole, leave, nil
 }
 
+// proven is an entry whose term is known from more than a header.
+type proven struct {
+	mu          sync.Mutex
+	index, term uint64
+}
+
+func (p *proven) is(index, term uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.index == index && p.term == term
+}
+
+func (p *proven) set(index, term uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.index, p.term = index, term
+}
+
+// prove makes sure of the term of the entry that a request's follow, by which a follower decides whether its log is the leader's: raft may have it from a header, which nothing verifies.
+// Mostly it is the last entry of the request before.
+func (g *Group) prove(args *raft.AppendEntriesRequest) error {
+	if g.opts.Load == nil || args.PrevLogEntry == 0 || g.proven.is(args.PrevLogEntry, args.PrevLogTerm) {
+		return nil
+	}
+	if _, err := g.read(args.PrevLogEntry, args.PrevLogTerm); err != nil {
+		return err
+	}
+	g.proven.set(args.PrevLogEntry, args.PrevLogTerm)
+	return nil
+}
+
 func (g *Group) loadEntry(l *raft.Log) (*raft.Log, error) {
 	if _, ok := deferred(l); !ok {
 		return l, nil
 	}
+	return g.read(l.Index, l.Term)
+}
+
+// read reads and verifies an entry that is to be of a term.
+func (g *Group) read(index, term uint64) (*raft.Log, error) {
 	e := new(raft.Log)
-	if err := g.opts.Load(l.Index, e); err != nil {
-		return nil, fmt.Errorf("entry %d: %w", l.Index, err)
+	if err := g.opts.Load(index, e); err != nil {
+		return nil, fmt.Errorf("entry %d: %w", index, err)
 	}
-	if e.Term != l.Term {
-		return nil, fmt.Errorf("entry %d is of term %d, and was of term %d when it was to be sent", l.Index, e.Term, l.Term)
+	if e.Term != term {
+		return nil, fmt.Errorf("entry %d is of term %d, and was of term %d when it was to be sent", index, e.Term, term)
 	}
 	return e, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -202,5 +203,33 @@ func TestDeferredEntryGone(t *testing.T) {
 	}
 	if c.loads.bytes != 0 || c.loads.count != 0 {
 		t.Errorf("%d bytes, %d requests are still counted", c.loads.bytes, c.loads.count)
+	}
+}
+
+// What a request's entries follow is read and verified once, unless it was the last of the request before; if it is of another term, nothing is sent.
+func TestPreviousEntryIsProven(t *testing.T) {
+	s := &shelf{size: 100}
+	_, leader, follower := pair(t, GroupOptions{})
+	var read []uint64
+	leader.opts.Load = func(i uint64, out *raft.Log) error {
+		read = append(read, i)
+		err := s.load(i, out)
+		if i == 50 {
+			out.Term = 2
+		}
+		return err
+	}
+	takeAll(follower)
+	for _, c := range []struct {
+		after uint64
+		n     int
+		reads []uint64
+		fails bool
+	}{{10, 2, []uint64{10, 11, 12}, false}, {12, 1, []uint64{13}, false}, {12, 1, []uint64{12, 13}, false}, {50, 1, []uint64{50}, true}, {50, 1, []uint64{50}, true}, {0, 1, []uint64{1}, false}} {
+		read = nil
+		err := leader.AppendEntries("2", "2", s.request(c.after, c.n, 100), &raft.AppendEntriesResponse{})
+		if (err != nil) != c.fails || !slices.Equal(read, c.reads) {
+			t.Errorf("%d entries behind %d: %v was read, not %v; %v", c.n, c.after, read, c.reads, err)
+		}
 	}
 }

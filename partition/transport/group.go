@@ -68,6 +68,7 @@ type Group struct {
 	commit  atomic.Uint64          // the highest commit index that raft has sent
 	farMu   sync.Mutex             // innermost
 	far     map[raft.ServerID]bool // followers that were far behind when last sent something
+	proven  proven                 // see prove
 	// followers are how far they are.
 	followers followers
 
