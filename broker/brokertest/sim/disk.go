@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -288,6 +289,17 @@ func (d *Disk) files(ext string, sealed bool) []string {
 		out = append(out, mine...)
 	}
 	return out
+}
+
+// ended says that only zeros follow in a file: preallocated, or left over. They carry nothing, and nobody looks at them.
+func (d *Disk) ended(name string, at int64) bool {
+	f, err := d.mem.Open(name)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	rest, err := io.ReadAll(io.NewSectionReader(f, at, 1<<30))
+	return err == nil && len(bytes.Trim(rest, "\x00")) == 0
 }
 
 // flip inverts a bit of a file, durably.

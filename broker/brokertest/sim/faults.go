@@ -351,6 +351,9 @@ func flipAny(d *Disk, rng *rand.Rand, sealed bool) (string, error) {
 		return "", nil
 	}
 	at := rng.Int64N(info.Size)
+	if d.ended(name, at) {
+		return "", nil
+	}
 	return fmt.Sprintf("flipped a bit in byte %d of the %d of %s", at, info.Size, filepath.Base(filepath.Dir(name))+"/"+info.Name), d.flip(name, at, uint(rng.IntN(8)))
 }
 
