@@ -298,12 +298,16 @@ func (n *Node) Stop(within time.Duration) error {
 	return err
 }
 
-// Wipe gives a machine whose broker is down an empty disk.
-func (n *Node) Wipe(rng *rand.Rand) {
+// Wipe gives a machine whose broker is down an empty disk. It is false, and nothing happens, if the broker is up.
+func (n *Node) Wipe(rng *rand.Rand) bool {
 	defer n.take()()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.b != nil {
+		return false
+	}
 	n.disk = NewDisk(fork(rng))
+	return true
 }
 
 // Await waits until a broker is ready.

@@ -377,8 +377,9 @@ func truncateAny(d *Disk, rng *rand.Rand, sealed bool) (string, error) {
 
 // wipe replaces a broker's disk by an empty one.
 func wipe(r *run, s Step, n *Node, rng *rand.Rand) {
-	n.Kill(true)
-	n.Wipe(rng)
+	for n.Kill(true); !n.Wipe(rng); { // another fault may have started it again
+		n.Kill(true)
+	}
 	r.slow(n, 0)
 	r.pause(s.For)
 	r.startAll(n)

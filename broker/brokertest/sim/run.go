@@ -165,10 +165,9 @@ func (r *run) replaceDisk(n *Node) {
 		r.problem("broker %d refuses to start, and nothing has damaged its votes and metadata", n.ID)
 		return
 	}
-	if n.Broker() != nil {
-		return
+	if !n.Wipe(rand.New(rand.NewPCG(r.plan.Seed, uint64(n.ID)))) {
+		return // somebody else did
 	}
-	n.Wipe(rand.New(rand.NewPCG(r.plan.Seed, uint64(n.ID))))
 	r.slow(n, 0)
 	r.logf("broker %d gets an empty disk", n.ID)
 	if err := n.Start(); err != nil {
