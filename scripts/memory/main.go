@@ -1,5 +1,5 @@
 // Command memory shows that brokers' memory stays bounded and flat: under producers that outrun the disk, with a thousand connections, and with
-// 50 consumers that are gigabytes behind. It runs three brokers as processes, samples their resident memory during each phase, and fails if
+// 50 consumers that are gigabytes behind, and while a broker that was away catches up on a hundred partitions with records of a megabyte. It runs three brokers as processes, samples their resident memory during each phase, and fails if
 // it grows on when it should have settled.
 //
 //	go build -o bin/flotilla ./cmd/flotilla && go run ./scripts/memory -flotilla bin/flotilla
@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -34,6 +35,7 @@ type options struct {
 	producers   int
 	connections int
 	consumers   int
+	only        string
 }
 
 func main() {
@@ -43,6 +45,7 @@ func main() {
 	flag.IntVar(&o.producers, "producers", 8, "producers that send as fast as they are let")
 	flag.IntVar(&o.connections, "connections", 1000, "connections by gRPC and as many by the Kafka protocol")
 	flag.IntVar(&o.consumers, "consumers", 50, "consumers that lag behind")
+	flag.StringVar(&o.only, "only", "", "run only the phases whose names contain this")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, os.Stdout)
@@ -82,7 +85,11 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		{fmt.Sprintf("%d producers that outrun the disk", o.producers), r.produce},
 		{fmt.Sprintf("%d consumers from the beginning", o.consumers), r.consume},
 		{fmt.Sprintf("%d slow consumers, and producers", o.consumers), r.both},
+		{fmt.Sprintf("a broker is away, and catches up on %d", wide), r.away},
 	} {
+		if !strings.Contains(p.name, o.only) {
+			continue
+		}
 		if err := r.phase(ctx, p.name, p.load); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
 		}
@@ -96,6 +103,7 @@ type rig struct {
 	cluster *procs.Cluster
 	out     io.Writer
 	stored  atomic.Int64 // bytes of values
+	gone    atomic.Int64 // the broker that does not run, counted from 1; 0: all do
 }
 
 // phase runs a load and samples memory four times a second.
@@ -127,6 +135,9 @@ func (r *rig) phase(ctx context.Context, name string, load func(context.Context)
 func (r *rig) largest() (float64, error) {
 	var rss int64
 	for i := range brokers {
+		if r.gone.Load() == int64(i)+1 {
+			continue
+		}
 		u, err := r.cluster.Usage(i)
 		if err != nil {
 			return 0, err
