@@ -10,7 +10,7 @@
 //
 // With evidence, the group's voters take turns by their place in the configuration: the first tries at once, each other Stagger later than the one before it. A try is a
 // round of pre-votes (Raft dissertation, section 9.6), asked and counted here. A voter grants one if it knows of no leader or has evidence of its own against that leader's broker; if its log
-// is not ahead of the candidate's; and if it is not in a try itself with the better claim. Who grants holds back for a while. With a quorum of grants the Elector has
+// is not ahead of the candidate's; and if it is not in a try itself with the better claim. Who grants holds back for a while, at the longest until there is a leader. With a quorum of grants the Elector has
 // raft stand for election (transport.Group.Campaign), which takes the votes and all that is binding from there.
 //
 // # Why it does no harm
