@@ -99,7 +99,7 @@ func Open(cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, log: cfg.Logger, fsm: newFSM(), observations: make(chan raft.Observation, 16)}
 	n.fsm.onHalt = n.fail
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	if err := n.open(); err != nil {
+	if err := n.openApart(); err != nil {
 		n.cancel()
 		return nil, fmt.Errorf("%s: %w", cfg.Dir, err)
 	}
@@ -107,6 +107,27 @@ func Open(cfg Config) (*Node, error) {
 	n.wg.Add(1)
 	go n.watch()
 	return n, nil
+}
+
+// errVotes: the term could not be stored.
+var errVotes = errors.New("metadata: the vote store has failed")
+
+// openApart opens on a goroutine of its own: that ends when a term cannot be stored (package stable), and the broker's own must not.
+func (n *Node) openApart() error {
+	err := errVotes
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = n.open()
+	}()
+	<-done
+	if !errors.Is(err, errVotes) {
+		return err
+	}
+	if n.group != nil {
+		err = errors.Join(err, n.group.Close())
+	}
+	return errors.Join(err, n.logs.Close())
 }
 
 // open brings Raft up; after an error nothing is left open.
