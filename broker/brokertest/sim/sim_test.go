@@ -290,9 +290,9 @@ func (s *suite) report() {
 		virtual += time.Duration(r.VirtualMs) * time.Millisecond
 	}
 	took := time.Since(s.began)
-	s.t.Logf("%d schedules in %s (%.0f a minute), %s of virtual time: %d ok, %d failed, %d invalid", len(s.results), took.Round(time.Second),
-		float64(len(s.results))/took.Minutes(), virtual.Round(time.Second), valid, failed, invalid)
-	s.t.Logf("they used a processor for %.2f s each, so two that do nothing else run %.0f a minute", s.cpu.Seconds()/float64(max(len(s.results), 1)), 120*float64(len(s.results))/s.cpu.Seconds())
+	s.t.Logf("%d schedules in %s (%.0f valid ones a minute), %s of virtual time: %d ok, %d failed, %d invalid", len(s.results), took.Round(time.Second),
+		float64(valid)/took.Minutes(), virtual.Round(time.Second), valid, failed, invalid)
+	s.t.Logf("they used a processor for %.2f s for each valid one, so two that do nothing else run %.0f a minute", s.cpu.Seconds()/float64(max(valid, 1)), 120*float64(valid)/s.cpu.Seconds())
 	s.t.Logf("%d faults; %d writes acknowledged, %d tried during faults, %d records read, %d commits, %d connections that came twice", faults, acked, during, reads, commits, echoes)
 	var told []string
 	for _, k := range slices.Sorted(maps.Keys(s.trouble)) {
