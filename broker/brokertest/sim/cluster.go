@@ -77,7 +77,22 @@ func (n *Node) addr(port int) string { return net.JoinHostPort(n.IP, fmt.Sprint(
 // now is the machine's wall clock.
 func (n *Node) now() time.Time { return time.Now().Add(time.Duration(n.skew.Load())) }
 
-// Broker is the broker that runs there; nil while none does.
+// Up is the broker that runs there and has started; nil while none has. Others cannot be asked for anything yet.
+func (n *Node) Up() *broker.Broker {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.life == nil {
+		return nil
+	}
+	select {
+	case <-n.life.begun:
+		return n.b
+	default:
+		return nil
+	}
+}
+
+// Broker is the broker that runs there, or starts; nil while none does.
 func (n *Node) Broker() *broker.Broker {
 	n.mu.Lock()
 	defer n.mu.Unlock()

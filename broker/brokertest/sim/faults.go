@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/client"
 	"github.com/flotilla-log/flotilla/raftlog/vfs"
@@ -82,7 +83,7 @@ func (r *run) victim(s Step) *Node {
 		id = r.leader(eventsTopic, int32(p))
 	case "controller":
 		if b := r.running(); b != nil {
-			id = b.Broker().Metadata([]string{}).Controller
+			id = b.Metadata([]string{}).Controller
 		}
 	case "coordinator":
 		id = r.coordinator()
@@ -103,10 +104,10 @@ func (r *run) node(id api.BrokerID) *Node {
 }
 
 // running is a broker that runs, if any does.
-func (r *run) running() *Node {
+func (r *run) running() *broker.Broker {
 	for _, n := range r.c.Members() {
-		if n.Broker() != nil {
-			return n
+		if b := n.Up(); b != nil {
+			return b
 		}
 	}
 	return nil
@@ -116,7 +117,7 @@ func (r *run) running() *Node {
 func (r *run) leader(topic string, p int32) api.BrokerID {
 	id, epoch := api.NoBroker, int32(-1)
 	for _, n := range r.c.Members() {
-		b := n.Broker()
+		b := n.Up()
 		if b == nil {
 			continue
 		}

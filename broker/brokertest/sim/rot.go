@@ -43,6 +43,7 @@ func sealedLast(seal []byte) uint64 {
 }
 
 func (r *run) rot(n *Node, rng *rand.Rand, how func(*Disk, *rand.Rand) string) bool {
+	defer n.take()()
 	if n.Broker() != nil {
 		return false // somebody else has started it
 	}

@@ -362,16 +362,16 @@ func (r *run) same() error {
 
 func (r *run) sameReplicas(tp api.TopicPartition) error {
 	leader := r.node(r.leader(tp.Topic, tp.Partition))
-	if leader == nil || leader.Broker() == nil {
+	if leader == nil || leader.Up() == nil {
 		return fmt.Errorf("%v has no leader", tp)
 	}
-	want, ok := leader.Broker().LocalReplica(tp)
+	want, ok := leader.Up().LocalReplica(tp)
 	if !ok || !want.Ready {
 		return fmt.Errorf("%v: broker %d does not lead it yet", tp, leader.ID)
 	}
-	replicas := leader.Broker().Metadata([]string{tp.Topic}).Topics[0].Partitions[tp.Partition].Replicas
+	replicas := leader.Up().Metadata([]string{tp.Topic}).Topics[0].Partitions[tp.Partition].Replicas
 	for _, id := range replicas {
-		b := r.node(id).Broker()
+		b := r.node(id).Up()
 		if b == nil {
 			return fmt.Errorf("broker %d is down", id)
 		}
