@@ -86,10 +86,12 @@ func (n *Node) Up() *broker.Broker {
 	}
 	select {
 	case <-n.life.begun:
-		return n.b
+		if n.life.started {
+			return n.b
+		}
 	default:
-		return nil
 	}
+	return nil
 }
 
 // Broker is the broker that runs there, or starts; nil while none does.
