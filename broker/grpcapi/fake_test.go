@@ -225,7 +225,7 @@ func serve(t *testing.T, f api.Broker, opts Options) (*Server, *grpc.ClientConn)
 }
 
 func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -224,7 +224,7 @@ func TestStopEndsLongPolls(t *testing.T) {
 	w := dial(t, addr)
 	w.send(fetchRequest(12, 0, 0, 60_000), 1)
 	eventually(t, func() bool { c := s.Clients(); return len(c) == 1 && c[0].ID == "test" })
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	s.Stop(ctx)
 	if ctx.Err() != nil {
