@@ -110,7 +110,7 @@ const maxMessageBytes = 32 << 20
 type MemoryLimits struct {
 	// InflightBytes of batches that were received and are not yet acknowledged; producers wait, then are refused, beyond it. Default 128 MiB.
 	InflightBytes int64
-	// TailCacheBytes over all partitions, for the newest entries. Default 128 MiB.
+	// TailCacheBytes over all partitions, for the newest entries; those for which nothing is left have 4 KiB each. Default 128 MiB.
 	TailCacheBytes int64
 	// MaxMessageBytes is the most that a topic's max.message.bytes may be, and with some room the size limit of a gRPC message. Default 32 MiB, which is
 	// also the most: no partition takes a longer entry.
@@ -122,7 +122,7 @@ type MemoryLimits struct {
 // Timing is how patient a broker is. The defaults are for real networks; tests shorten them.
 type Timing struct {
 	// Heartbeat is raft's heartbeat and election timeout of partitions. That a broker died or stands still is noticed sooner and for all of its partitions at once, and so is who leads them; this
-	// is for what all of that misses (partition.Timing). An idle group costs each of its followers up to ten messages in this time. Default 1 min.
+	// is for what all of that misses (partition.Timing). An idle group costs each of its followers up to ten messages in this time. Default 2 min.
 	Heartbeat time.Duration
 	// MetadataHeartbeat is the same for the metadata group. Default 5 s.
 	MetadataHeartbeat time.Duration
@@ -211,7 +211,7 @@ func (c *Config) setDefaults() {
 }
 
 func (t *Timing) setDefaults() {
-	setDefault(&t.Heartbeat, time.Minute)
+	setDefault(&t.Heartbeat, 2*time.Minute)
 	setDefault(&t.MetadataHeartbeat, 5*time.Second)
 	setDefault(&t.AppendTimeout, 30*time.Second)
 	setDefault(&t.LeaderWait, 1500*time.Millisecond)

@@ -339,10 +339,7 @@ func (h *hosted) openReplica() error {
 func (h *hosted) config(topic *metadata.Topic, failure chan error) partition.Config {
 	b := h.m.b
 	h.tailSize = h.m.tail.take()
-	limits := partition.Limits{TailCacheBytes: h.tailSize, ReserveBytes: b.cfg.DiskReserve}
-	if h.tailSize == 0 {
-		limits.TailCacheBytes = -1
-	}
+	limits := partition.Limits{TailCacheBytes: max(h.tailSize, leastTail), ReserveBytes: b.cfg.DiskReserve}
 	return partition.Config{
 		Name: h.name, Group: h.group, Dir: filepath.Join(h.m.dir, h.dirName), FS: h.m.fs(),
 		LocalID: raft.ServerID(h.serverID), LocalAddr: metadata.ServerAddress(b.cfg.ID),

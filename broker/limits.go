@@ -15,6 +15,8 @@ type tailShares struct {
 const (
 	maxTailShare = 4 << 20
 	minTailShare = 64 << 10
+	// leastTail is what replicas without a share have: a leader looks up the last entry whenever it tells a follower that nothing is new, and that entry is small where nothing happens.
+	leastTail = 4 << 10
 )
 
 // take gives a share, 0 if nothing worth having is left.

@@ -63,7 +63,7 @@ const (
 // (transport.Config.SilentAfter) or at once (package election). Who leads, who agrees with that, and what is committed, brokers tell each other twice a second for all groups in one
 // message (claims). What is left for these is that all of it fails. Each costs an idle group work for every follower: Heartbeat five to ten messages, Commit one.
 type Timing struct {
-	Heartbeat time.Duration // 60 s: a follower that hears nothing for this long (up to three times as long) stands for election
+	Heartbeat time.Duration // 2 min: a follower that hears nothing for this long (up to three times as long) stands for election
 	Election  time.Duration // Heartbeat: a candidate that is not elected in this time tries again, unless package election has it do so before
 	Lease     time.Duration // two thirds of Heartbeat: a leader that hears no quorum for this long steps down. Heartbeats are up to a fifth of Heartbeat apart
 	// Commit, 20 s, but at most a third of Heartbeat: an idle leader sends an append to followers this often, up to twice as rarely. hashicorp/raft also waits for this, or the next proposal, before it sends again what
@@ -190,7 +190,7 @@ func (c Config) withDefaults() (Config, error) {
 }
 
 func (t Timing) withDefaults() Timing {
-	setDefault(&t.Heartbeat, time.Minute)
+	setDefault(&t.Heartbeat, 2*time.Minute)
 	setDefault(&t.Election, t.Heartbeat)
 	setDefault(&t.Lease, t.Heartbeat*2/3)
 	setDefault(&t.Commit, min(20*time.Second, t.Heartbeat/3))

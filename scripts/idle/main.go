@@ -35,6 +35,7 @@ type options struct {
 	measure    time.Duration
 	flags      string
 	profiles   string
+	alone      bool
 }
 
 func main() {
@@ -45,6 +46,7 @@ func main() {
 	flag.DurationVar(&o.measure, "time", 20*time.Second, "how long to measure")
 	flag.StringVar(&o.flags, "broker-flags", "", "more flags for the brokers, separated by spaces")
 	flag.StringVar(&o.profiles, "profiles", "", "directory to write profiles of the brokers to; empty: none")
+	flag.BoolVar(&o.alone, "raft-alone", false, "measure hashicorp/raft by itself instead of brokers")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, os.Stdout)
@@ -56,6 +58,9 @@ func main() {
 }
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {
+	if o.alone {
+		return floor(ctx, o, out)
+	}
 	cluster, err := procs.NewCluster(procs.Config{Binary: o.binary, Brokers: brokers, Extra: strings.Fields(o.flags), Metrics: true})
 	if err != nil {
 		return err
