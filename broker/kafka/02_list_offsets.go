@@ -3,8 +3,6 @@ package kafka
 import (
 	"context"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/broker/api"
@@ -28,8 +26,7 @@ func offset(n int64) record.Offset { return record.Offset(n) }
 
 func (s *Server) listOffsets(ctx context.Context, _ *request, req *kmsg.ListOffsetsRequest) reply {
 	resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
-	var g errgroup.Group
-	g.SetLimit(workers)
+	g := newCrew()
 	count := map[api.TopicPartition]int{}
 	for _, t := range req.Topics {
 		for _, p := range t.Partitions {
@@ -41,14 +38,13 @@ func (s *Server) listOffsets(ctx context.Context, _ *request, req *kmsg.ListOffs
 		in, out := &req.Topics[i], &resp.Topics[i]
 		out.Topic, out.Partitions = in.Topic, make([]kmsg.ListOffsetsResponseTopicPartition, len(in.Partitions))
 		for j := range in.Partitions {
-			g.Go(func() error {
+			g.do(func() {
 				tp := api.TopicPartition{Topic: in.Topic, Partition: in.Partitions[j].Partition}
 				out.Partitions[j] = s.listOffset(ctx, tp, &in.Partitions[j], req.Version, count[tp] > 1)
-				return nil
 			})
 		}
 	}
-	_ = g.Wait()
+	g.wait()
 	return resp
 }
 

@@ -3,8 +3,6 @@ package kafka
 import (
 	"context"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/broker/api"
@@ -20,15 +18,7 @@ func (s *Server) offsetFetch(ctx context.Context, _ *request, req *kmsg.OffsetFe
 		return resp
 	}
 	resp.Groups = make([]kmsg.OffsetFetchResponseGroup, len(req.Groups))
-	var g errgroup.Group
-	g.SetLimit(workers)
-	for i := range req.Groups {
-		g.Go(func() error {
-			resp.Groups[i] = s.groupOffsets(ctx, &req.Groups[i], req.Version)
-			return nil
-		})
-	}
-	_ = g.Wait()
+	each(len(req.Groups), func(i int) { resp.Groups[i] = s.groupOffsets(ctx, &req.Groups[i], req.Version) })
 	return resp
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/broker/api"
@@ -23,15 +21,9 @@ func (s *Server) findCoordinator(ctx context.Context, r *request, req *kmsg.Find
 		return resp
 	}
 	resp.Coordinators = make([]kmsg.FindCoordinatorResponseCoordinator, len(req.CoordinatorKeys))
-	var g errgroup.Group
-	g.SetLimit(workers)
-	for i, key := range req.CoordinatorKeys {
-		g.Go(func() error {
-			resp.Coordinators[i] = s.coordinator(ctx, r.conn.listener, req.CoordinatorType, key)
-			return nil
-		})
-	}
-	_ = g.Wait()
+	each(len(req.CoordinatorKeys), func(i int) {
+		resp.Coordinators[i] = s.coordinator(ctx, r.conn.listener, req.CoordinatorType, req.CoordinatorKeys[i])
+	})
 	return resp
 }
 

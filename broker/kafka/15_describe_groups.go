@@ -3,8 +3,6 @@ package kafka
 import (
 	"context"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/broker/api"
@@ -16,15 +14,7 @@ import (
 func (s *Server) describeGroups(ctx context.Context, _ *request, req *kmsg.DescribeGroupsRequest) reply {
 	resp := req.ResponseKind().(*kmsg.DescribeGroupsResponse)
 	resp.Groups = make([]kmsg.DescribeGroupsResponseGroup, len(req.Groups))
-	var g errgroup.Group
-	g.SetLimit(workers)
-	for i, name := range req.Groups {
-		g.Go(func() error {
-			resp.Groups[i] = s.describeGroup(ctx, name, req.Version)
-			return nil
-		})
-	}
-	_ = g.Wait()
+	each(len(req.Groups), func(i int) { resp.Groups[i] = s.describeGroup(ctx, req.Groups[i], req.Version) })
 	return resp
 }
 

@@ -3,8 +3,6 @@ package kafka
 import (
 	"context"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/broker/api"
@@ -20,22 +18,16 @@ func (s *Server) createTopics(ctx context.Context, _ *request, req *kmsg.CreateT
 	for _, t := range req.Topics {
 		count[t.Topic]++
 	}
-	var g errgroup.Group
-	g.SetLimit(workers)
-	for i := range req.Topics {
+	each(len(req.Topics), func(i int) {
 		out := &resp.Topics[i]
 		*out = kmsg.NewCreateTopicsResponseTopic()
 		out.Topic = req.Topics[i].Topic
 		if count[out.Topic] > 1 {
 			out.ErrorCode, out.ErrorMessage = errInvalidRequest, text(topicTwice)
-			continue
+			return
 		}
-		g.Go(func() error {
-			s.createTopic(ctx, &req.Topics[i], req.ValidateOnly, out)
-			return nil
-		})
-	}
-	_ = g.Wait()
+		s.createTopic(ctx, &req.Topics[i], req.ValidateOnly, out)
+	})
 	return resp
 }
 

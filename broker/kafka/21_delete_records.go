@@ -3,8 +3,6 @@ package kafka
 import (
 	"context"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/broker/api"
@@ -14,24 +12,22 @@ import (
 
 func (s *Server) deleteRecords(ctx context.Context, _ *request, req *kmsg.DeleteRecordsRequest) reply {
 	resp := req.ResponseKind().(*kmsg.DeleteRecordsResponse)
-	var g errgroup.Group
-	g.SetLimit(workers)
+	g := newCrew()
 	resp.Topics = make([]kmsg.DeleteRecordsResponseTopic, len(req.Topics))
 	for i := range req.Topics {
 		in, out := &req.Topics[i], &resp.Topics[i]
 		out.Topic, out.Partitions = in.Topic, make([]kmsg.DeleteRecordsResponseTopicPartition, len(in.Partitions))
 		for j, p := range in.Partitions {
-			g.Go(func() error {
+			g.do(func() {
 				rp := &out.Partitions[j]
 				rp.Partition, rp.LowWatermark = p.Partition, -1
 				start, err := s.broker.DeleteRecords(ctx, api.TopicPartition{Topic: in.Topic, Partition: p.Partition}, offset(p.Offset))
 				if rp.ErrorCode = codeOf(err, data); err == nil {
 					rp.LowWatermark = int64(start)
 				}
-				return nil
 			})
 		}
 	}
-	_ = g.Wait()
+	g.wait()
 	return resp
 }

@@ -3,8 +3,6 @@ package kafka
 import (
 	"context"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/broker/api"
@@ -18,20 +16,18 @@ import (
 
 func (s *Server) offsetForLeaderEpoch(ctx context.Context, _ *request, req *kmsg.OffsetForLeaderEpochRequest) reply {
 	resp := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
-	var g errgroup.Group
-	g.SetLimit(workers)
+	g := newCrew()
 	resp.Topics = make([]kmsg.OffsetForLeaderEpochResponseTopic, len(req.Topics))
 	for i := range req.Topics {
 		in, out := &req.Topics[i], &resp.Topics[i]
 		out.Topic, out.Partitions = in.Topic, make([]kmsg.OffsetForLeaderEpochResponseTopicPartition, len(in.Partitions))
 		for j := range in.Partitions {
-			g.Go(func() error {
+			g.do(func() {
 				out.Partitions[j] = s.epochEnd(ctx, in.Topic, &in.Partitions[j])
-				return nil
 			})
 		}
 	}
-	_ = g.Wait()
+	g.wait()
 	return resp
 }
 

@@ -3,8 +3,6 @@ package kafka
 import (
 	"context"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/broker/api"
@@ -19,27 +17,21 @@ func (s *Server) createPartitions(ctx context.Context, _ *request, req *kmsg.Cre
 	for _, t := range req.Topics {
 		count[t.Topic]++
 	}
-	var g errgroup.Group
-	g.SetLimit(workers)
-	for i := range req.Topics {
+	each(len(req.Topics), func(i int) {
 		in, out := &req.Topics[i], &resp.Topics[i]
 		*out = kmsg.NewCreatePartitionsResponseTopic()
 		out.Topic = in.Topic
 		if count[in.Topic] > 1 {
 			out.ErrorCode, out.ErrorMessage = errInvalidRequest, text(topicTwice)
-			continue
+			return
 		}
-		g.Go(func() error {
-			grow := api.CreatePartitionsRequest{Name: in.Topic, Total: in.Count, ValidateOnly: req.ValidateOnly}
-			for _, a := range in.Assignment {
-				grow.Assignment = append(grow.Assignment, brokerIDs(a.Replicas))
-			}
-			_, err := s.broker.CreatePartitions(ctx, grow)
-			out.ErrorCode, out.ErrorMessage = codeOf(err, admin), messageOf(err)
-			return nil
-		})
-	}
-	_ = g.Wait()
+		grow := api.CreatePartitionsRequest{Name: in.Topic, Total: in.Count, ValidateOnly: req.ValidateOnly}
+		for _, a := range in.Assignment {
+			grow.Assignment = append(grow.Assignment, brokerIDs(a.Replicas))
+		}
+		_, err := s.broker.CreatePartitions(ctx, grow)
+		out.ErrorCode, out.ErrorMessage = codeOf(err, admin), messageOf(err)
+	})
 	return resp
 }
 
