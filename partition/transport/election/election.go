@@ -201,7 +201,7 @@ func (e *Elector) Consider() { e.begin(e.look(), 0, newGroupStagger) }
 
 // peerGone: a leader that is gone is to be replaced, and a voter that is back may make up a quorum.
 func (e *Elector) peerGone(peer raft.ServerAddress, gone bool) {
-	leader, _ := e.raft.LeaderWithID()
+	leader, _ := e.known(e.raft.State())
 	if gone && leader == peer || !gone && leader != e.group.LocalAddr() && e.lost(leader, e.raft.CurrentTerm()) {
 		e.begin(e.look(), 0, Stagger)
 	}
@@ -346,11 +346,12 @@ func pauseAfter(attempt int) time.Duration {
 
 // still says that nothing has changed since s: another candidate may have been quicker.
 func (e *Elector) still(s *situation) bool {
-	leader, _ := e.raft.LeaderWithID()
+	state := e.raft.State()
+	leader, _ := e.known(state)
 	e.mu.Lock()
 	held := e.held.until(s.leader, s.term, s.last).After(e.now())
 	e.mu.Unlock()
-	return !held && leader == s.leader && e.raft.CurrentTerm() == s.term && e.raft.State() == s.state && e.lost(leader, s.term)
+	return !held && leader == s.leader && e.raft.CurrentTerm() == s.term && state == s.state && e.lost(leader, s.term)
 }
 
 // preVotes asks the other voters and says whether a quorum would vote for this replica in a term. Who is in a later one already does not, and says so: a candidate with a
@@ -405,7 +406,7 @@ func (e *Elector) answer(req *raft.RequestPreVoteRequest) (granted, answered boo
 		return false, true
 	}
 	e.held = held{candidate: raft.ServerID(req.ID), term: req.Term, last: theirs, since: now}
-	if s.leader == "" {
+	if s.leader == "" && !s.stale {
 		return false, false // raft grants it
 	}
 	return true, true

@@ -48,7 +48,7 @@ func (e *Elector) Round() transport.Claim {
 
 // follow begins with tries if there is no leader and none are under way: whatever was missed is made up for here.
 func (e *Elector) follow(term uint64) {
-	leader, _ := e.raft.LeaderWithID()
+	leader, _ := e.known(e.raft.State())
 	if !e.lost(leader, term) {
 		return
 	}

@@ -199,6 +199,23 @@ func TestCandidateThatLacksEntriesIsNotLeftTheField(t *testing.T) {
 	})
 }
 
+// A candidate that cannot win, and that raft has believe in its failed leader still, does not refuse the one that can.
+func TestCandidateFollowsNobody(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.set(func() {
+			w.replicas[0].dead = true // and nobody has evidence of that, since its broker goes on
+			w.replicas[1].last = position{9, 1}
+			w.replicas[1].term, w.replicas[1].leader, w.replicas[1].state = 2, "0", raft.Candidate
+			w.replicas[2].term, w.replicas[2].leader = 2, ""
+		})
+		e := w.replicas[2].elector
+		e.Observe(&raft.Observation{Data: raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("r1")}, Term: 2, LastLogIndex: 9, LastLogTerm: 1}})
+		e.Observe(&raft.Observation{Data: raft.LeaderObservation{}})
+		time.Sleep(vacancy - 50*time.Millisecond)
+		wantLeaders(t, w, "0", "2", "2")
+	})
+}
+
 func (w *world) pushes() (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -19,6 +19,7 @@ type situation struct {
 	state  raft.RaftState
 	term   uint64
 	leader raft.ServerAddress // "": none known
+	stale  bool               // raft believes in a leader although it stands for election: see known
 	vacant bool               // no leader is known, or its broker is gone, or says that it does not lead
 	voters []raft.Server      // in the configuration's order
 	others []raft.Server      // voters but for this one
@@ -33,7 +34,7 @@ func (s *situation) rankOf(voter int) int { return s.ranks[voter] }
 // look reads raft's state. The parts are read one after the other; who acts on them checks again, and raft in the end.
 func (e *Elector) look() *situation {
 	s := &situation{state: e.raft.State(), term: e.raft.CurrentTerm(), rank: -1}
-	s.leader, _ = e.raft.LeaderWithID()
+	s.leader, s.stale = e.known(s.state)
 	s.vacant = s.state != raft.Leader && e.lost(s.leader, s.term)
 	if !s.vacant {
 		return s
@@ -41,6 +42,16 @@ func (e *Elector) look() *situation {
 	s.takeTurns(e)
 	s.last = lastEntry(e.raft.Stats())
 	return s
+}
+
+// known is the leader that raft, in a state, believes in. A candidate follows nobody. But raft that was told to stand (TimeoutNow) believes in its old leader again if a heartbeat of that one is handled, beside its main
+// goroutine, before the term is raised, and then refuses pre-votes for as long as nobody is elected: such a leader is stale.
+func (e *Elector) known(state raft.RaftState) (leader raft.ServerAddress, stale bool) {
+	leader, _ = e.raft.LeaderWithID()
+	if state == raft.Candidate {
+		return "", leader != ""
+	}
+	return leader, false
 }
 
 // takeTurns ranks the voters whose brokers are not gone.
