@@ -209,9 +209,9 @@ func (w *workload) produced(op history.Produce, start time.Duration, offset int6
 	case errors.Is(err, client.ErrOutcomeUnknown):
 		op.Outcome = history.Unknown
 	default:
-		op.Outcome = history.Failed
+		op.Outcome, op.Outbid = history.Failed, errors.Is(err, client.CodeExpectedOffsetMismatch)
 	}
-	if err != nil && !errors.Is(err, client.CodeExpectedOffsetMismatch) {
+	if err != nil && !op.Outbid {
 		w.note("produce by "+op.Producer, err)
 	}
 	w.rec.Produce(op)
