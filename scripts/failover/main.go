@@ -61,18 +61,11 @@ func main() {
 }
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {
-	cluster, err := procs.New(o.binary, 3, "--preferred-after", "1s", "--log-level", o.level)
+	cluster, c, err := procs.Serve(ctx, procs.Config{Binary: o.binary, Brokers: 3, Extra: []string{"--preferred-after", "1s", "--log-level", o.level}})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, cluster.Close()) }()
-	if err := cluster.StartAll(ctx); err != nil {
-		return err
-	}
-	c, err := client.New(cluster.Addrs())
-	if err != nil {
-		return err
-	}
 	defer func() { _ = c.Close() }()
 	start := time.Now()
 	spec := client.TopicSpec{Name: topic, Partitions: int32(o.partitions), ReplicationFactor: 3}

@@ -57,18 +57,11 @@ func main() {
 }
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {
-	cluster, err := procs.NewCluster(procs.Config{Binary: o.binary, Brokers: brokers, Kafka: true})
+	cluster, c, err := procs.Serve(ctx, procs.Config{Binary: o.binary, Brokers: brokers, Kafka: true})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, cluster.Close()) }()
-	if err := cluster.StartAll(ctx); err != nil {
-		return err
-	}
-	c, err := client.New(cluster.Addrs())
-	if err != nil {
-		return err
-	}
 	defer func() { _ = c.Close() }()
 	if _, err := c.Admin().CreateTopic(ctx, client.TopicSpec{Name: topic, Partitions: partitions, ReplicationFactor: brokers}); err != nil {
 		return err

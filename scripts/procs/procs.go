@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/flotilla-log/flotilla/client"
 )
 
 // Cluster is brokers with IDs from 1, in a directory of its own. Ports are chosen once, so that a broker comes back under its old addresses.
@@ -123,6 +125,23 @@ func freePorts(n int) ([][5]int, error) {
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// Serve makes a cluster, starts all of it, and has a client of it. The caller closes both.
+func Serve(ctx context.Context, cfg Config) (*Cluster, *client.Client, error) {
+	c, err := NewCluster(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = c.StartAll(ctx)
+	var cl *client.Client
+	if err == nil {
+		cl, err = client.New(c.Addrs())
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, c.Close())
+	}
+	return c, cl, nil
+}
 
 // Addrs are where clients connect.
 func (c *Cluster) Addrs() []string {
