@@ -56,14 +56,12 @@ func (f *flotilla) idleShards(ctx context.Context, n int) error {
 type asyncProducer struct {
 	p      *client.Producer
 	topic  string
-	shards int32
-	next   int32
 	failed atomic.Pointer[error]
 }
 
-func (f *flotilla) producer(_ context.Context, topic string, shards int) (producer, error) {
+func (f *flotilla) producer(_ context.Context, topic string, _ int) (producer, error) {
 	p, err := f.client.NewProducer()
-	return &asyncProducer{p: p, topic: topic, shards: int32(shards)}, err
+	return &asyncProducer{p: p, topic: topic}, err
 }
 
 func (a *asyncProducer) send(ctx context.Context, value []byte) error {

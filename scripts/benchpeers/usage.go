@@ -34,9 +34,17 @@ func usageOf(pids []int) (usage, error) {
 }
 
 // ownCPU is the CPU time of this process, which is the client's, in seconds.
-func ownCPU() float64 {
+func ownCPU() float64 { return cpuOf(syscall.RUSAGE_SELF) }
+
+// threadCPU is that of the thread that calls.
+func threadCPU() float64 {
+	const thread = 1 // RUSAGE_THREAD
+	return cpuOf(thread)
+}
+
+func cpuOf(who int) float64 {
 	var r syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &r) != nil {
+	if syscall.Getrusage(who, &r) != nil {
 		return 0
 	}
 	seconds := func(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }
