@@ -3,7 +3,7 @@
 # Flotilla on an empty base: one static binary, no shell, not root.
 #
 #   docker build -t flotilla .
-#   docker run -p 7070:7070 -v flotilla:/var/lib/flotilla flotilla dev --dir /var/lib/flotilla
+#   docker run -p 7070:7070 -p 9092:9092 -v flotilla:/var/lib/flotilla flotilla broker --id 1 --bootstrap-expect 1 --advertise-host localhost
 
 FROM golang:1.26 AS build
 WORKDIR /src
