@@ -30,13 +30,13 @@ func (l *lender) Fetch(ctx context.Context, req api.FetchRequest) ([]api.FetchRe
 
 func (l *lender) lend(r *api.FetchResult) {
 	n := sizeOf(r.Batches)
-	buf, _ := l.pool.Get().([]byte)
-	if cap(buf) < n {
-		buf = make([]byte, 0, 2*n)
-	} else {
+	var buf []byte
+	if used, _ := l.pool.Get().(*[]byte); used != nil && cap(*used) >= n {
+		buf = (*used)[:0]
 		l.reused.Add(1)
+	} else {
+		buf = make([]byte, 0, 2*n)
 	}
-	buf = buf[:0]
 	for i, b := range r.Batches {
 		at := len(buf)
 		buf = append(buf, b...)
@@ -50,7 +50,7 @@ func (l *lender) lend(r *api.FetchResult) {
 		for n := copy(buf, "\xDB"); n < len(buf); n *= 2 {
 			copy(buf[n:], buf[:n])
 		}
-		l.pool.Put(buf)
+		l.pool.Put(&buf)
 	}
 }
 
