@@ -231,7 +231,7 @@ type metaCache struct {
 	brokers   map[int32]string
 	topics    map[string]*topicLeaders
 	used      map[string]time.Time // topics to be looked up, and when somebody last wanted to know of them
-	changed   chan struct{}   // closed at the next apply
+	changed   chan struct{}        // closed at the next apply
 }
 
 type topicLeaders struct {
