@@ -25,9 +25,9 @@ func rotVotes(r *run, s Step, n *Node, rng *rand.Rand) {
 // rotMetadata damages the log or the snapshot of the metadata group of a broker that is down: it must not start with them.
 func rotMetadata(r *run, s Step, n *Node, rng *rand.Rand) {
 	n.Kill(rng.IntN(2) == 0)
+	disk := n.Disk() // another fault may start the broker, and so have the disk replaced
 	damaged := r.rot(n, rng, (*Disk).damageMetadata)
 	r.pause(s.For)
-	disk := n.Disk()
 	if err := n.Start(); damaged && err == nil && n.runsOn(disk) {
 		r.problem("broker %d started with damaged metadata", n.ID)
 	}
