@@ -11,7 +11,8 @@ import (
 
 // The heap of a broker of a thousand idle partitions is small things that live long, and Go lets a heap double before it collects. That is right where much is allocated, and
 // wasted where nothing is: then a collection is needed once in a minute, and may as well begin earlier. A broker that works allocates what its producers send, so one with a small heap
-// would collect several times a second: it lets collectSpare gather first.
+// would collect several times a second: it lets collectSpare gather first. Not while it is merely set up, or partitions are created, for what lives long lies scattered among the garbage
+// then, and the pages between are never free again.
 const (
 	collectEvery   = 5 * time.Second
 	collectBusy    = 100       // percent, Go's default
@@ -19,6 +20,7 @@ const (
 	collectSpare   = 128 << 20 // bytes of garbage for which a heap need not be collected
 	collectIdle    = 25        // percent
 	idleAllocBytes = 8 << 20   // per second; a busy broker allocates more
+	loadAllocBytes = 64 << 20  // per second; a broker that stores or sends much allocates more
 	idleTicks      = 3         // so long in a row, before memory is given back
 )
 
@@ -33,8 +35,7 @@ func collectLess(ctx context.Context) {
 	defer debug.SetGCPercent(collectBusy)
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}
 	metrics.Read(sample)
-	last, percent := sample[0].Value.Uint64(), busyPercent(sample[1].Value.Uint64())
-	debug.SetGCPercent(percent)
+	last, percent := sample[0].Value.Uint64(), collectBusy
 	for idle := 0; ; {
 		select {
 		case <-tick.C:
@@ -43,12 +44,12 @@ func collectLess(ctx context.Context) {
 		}
 		metrics.Read(sample)
 		now := sample[0].Value.Uint64()
-		was := idle
-		idle = idleFor(idle, now-last)
+		was, allocated := idle, now-last
+		idle = idleFor(idle, allocated)
 		last = now
 		switch {
 		case idle < idleTicks:
-			if busy := busyPercent(sample[1].Value.Uint64()); busy != percent {
+			if busy := busyPercent(allocated, sample[1].Value.Uint64()); busy != percent {
 				percent = busy
 				debug.SetGCPercent(percent)
 			}
@@ -63,8 +64,11 @@ func collectLess(ctx context.Context) {
 	}
 }
 
-// busyPercent is by how much the heap of a broker that works grows between two collections, in steps of ten percent.
-func busyPercent(live uint64) int {
+// busyPercent is by how much the heap of a broker that works, and has allocated so much in the last tick, grows between two collections, in steps of ten percent.
+func busyPercent(allocated, live uint64) int {
+	if allocated < loadAllocBytes*uint64(collectEvery/time.Second) {
+		return collectBusy
+	}
 	return int(min(max(10*collectSpare/max(live, 1)*10, collectBusy), collectMost))
 }
 

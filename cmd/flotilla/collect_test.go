@@ -4,8 +4,11 @@ import "testing"
 
 func TestBusyPercent(t *testing.T) {
 	for live, want := range map[uint64]int{0: collectMost, 10 << 20: collectMost, collectSpare / 3: collectMost, collectSpare / 2: 200, collectSpare: collectBusy, 10 << 30: collectBusy} {
-		if got := busyPercent(live); got != want {
+		if got := busyPercent(10<<30, live); got != want {
 			t.Errorf("with %d bytes alive: %d percent, want %d", live, got, want)
+		}
+		if got := busyPercent(100<<20, live); got != collectBusy {
+			t.Errorf("with %d bytes alive, and little allocated: %d percent, want %d", live, got, collectBusy)
 		}
 	}
 }
