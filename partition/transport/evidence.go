@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -57,6 +58,27 @@ func (t *Transport) back(peer raft.ServerAddress) <-chan struct{} {
 		e.back = make(chan struct{})
 	}
 	return e.back
+}
+
+var errBack = errors.New("the broker is away")
+
+// awaitBack waits for a broker for which there is evidence that it is gone, so that raft's heartbeat reaches it as soon as it is back; hashicorp/raft would wait ever longer between
+// attempts that fail. It gives up after AwayMax.
+func (g *Group) awaitBack(peer raft.ServerAddress) error {
+	back := g.t.back(peer)
+	if back == nil {
+		return nil
+	}
+	timer := time.NewTimer(g.t.cfg.AwayMax)
+	defer timer.Stop()
+	select {
+	case <-back:
+		return nil
+	case <-g.closed:
+		return ErrGroupClosed
+	case <-timer.C:
+		return fmt.Errorf("broker %s: %w: %w", peer, ErrUnreachable, errBack)
+	}
 }
 
 // WatchGone calls fn whenever evidence comes up that a broker is gone, and whenever it is refuted, until cancel. fn runs on the transport's goroutines and
