@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/hashicorp/raft"
 
-	"github.com/flotilla-log/flotilla/partition/transport"
 	"github.com/flotilla-log/flotilla/raftlog"
 	"github.com/flotilla-log/flotilla/raftlog/vfs"
 )
@@ -21,22 +19,10 @@ func TestLeaderReadsHeaders(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer log.Close()
-		cfg, err := Config{Dir: "/log", Name: "orders/0", LocalID: "1", LocalAddr: "1", Transport: &transport.Transport{}, Stable: raft.NewInmemStore()}.withDefaults()
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, trans := raft.NewInmemTransport("1")
-		guard := &logGuard{Log: log}
-		r, err := raft.NewRaft(raftConfig(cfg), &raft.MockFSM{}, guard, cfg.Stable, log.Snapshots(), trans)
-		if err != nil {
-			t.Fatal(err)
-		}
+		r, guard := soleVoter(t, log)
 		defer func() { _ = r.Shutdown().Error() }()
-		if err := r.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{ID: "1", Address: "1"}}}).Error(); err != nil {
-			t.Fatal(err)
-		}
-		for r.State() != raft.Leader {
-			time.Sleep(time.Second)
+		if !<-r.LeaderCh() {
+			t.Fatal("the only voter does not lead")
 		}
 		data := bytes.Repeat([]byte("x"), 60<<10)
 		for range 10 {

@@ -35,6 +35,25 @@ func spareIn(text string) (names []string) {
 	return names
 }
 
+// soleVoter runs raft as a replica does, over a log that only this one votes on; the guard does not know it yet.
+func soleVoter(t *testing.T, log *raftlog.Log) (*raft.Raft, *logGuard) {
+	t.Helper()
+	cfg, err := Config{Dir: "/log", Name: "orders/0", LocalID: "1", LocalAddr: "1", Transport: &transport.Transport{}, Stable: raft.NewInmemStore()}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, trans := raft.NewInmemTransport("1")
+	guard := &logGuard{Log: log}
+	r, err := raft.NewRaft(raftConfig(cfg), &raft.MockFSM{}, guard, cfg.Stable, log.Snapshots(), trans)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{ID: "1", Address: "1"}}}).Error(); err != nil {
+		t.Fatal(err)
+	}
+	return r, guard
+}
+
 // Goroutines of raft that a replica does not need end, and raft goes on without them. Should a later release of raft do without them, or not ask the log any more, this says so.
 func TestSpareGoroutinesEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -42,33 +61,25 @@ func TestSpareGoroutinesEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cfg, err := Config{Dir: "/log", Name: "orders/0", LocalID: "1", LocalAddr: "1", Transport: &transport.Transport{}, Stable: raft.NewInmemStore()}.withDefaults()
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, trans := raft.NewInmemTransport("1")
-		guard := &logGuard{Log: log}
-		r, err := raft.NewRaft(raftConfig(cfg), &raft.MockFSM{}, guard, cfg.Stable, log.Snapshots(), trans)
-		if err != nil {
-			t.Fatal(err)
-		}
+		r, guard := soleVoter(t, log)
 		guard.raft.Store(r)
-		if err := r.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{ID: "1", Address: "1"}}}).Error(); err != nil {
-			t.Fatal(err)
-		}
 		synctest.Wait()
 		started := spareIn(stacks())
-		for r.State() != raft.Leader {
-			time.Sleep(time.Second)
+		if !<-r.LeaderCh() {
+			t.Fatal("the only voter does not lead")
 		}
 		synctest.Wait()
 		if got := slices.Concat(started, spareIn(stacks())); len(got) != len(spare) {
 			t.Errorf("of those to spare, raft started %v: spare.go has become needless, or its names are others", got)
 		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if got := spareIn(stacks()); len(got) > 0 {
-			t.Errorf("%v still run", got)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for seconds := 0; len(spareIn(stacks())) > 0; seconds++ {
+			if seconds == 60 {
+				t.Fatalf("%v still run", spareIn(stacks()))
+			}
+			<-tick.C
+			synctest.Wait()
 		}
 		for range 3 {
 			if err := r.Apply([]byte("x"), 0).Error(); err != nil {

@@ -181,17 +181,22 @@ func TestEarlyConnectionIsCheckedLater(t *testing.T) {
 	})
 }
 
+// knownOnce is the fleet's cluster ID, which is not known before it has begun.
+func knownOnce(begun *atomic.Bool) func() string {
+	return func() string {
+		if begun.Load() {
+			return "fleet-a"
+		}
+		return ""
+	}
+}
+
 // Connections between brokers that are pledged to begin the same cluster stay when it has begun: nothing on them is lost.
 func TestPledgedConnectionsStay(t *testing.T) {
 	f := newFleet(t)
 	var begun atomic.Bool
 	side := func(c *Config) {
-		c.ClusterID = func() string {
-			if begun.Load() {
-				return "fleet-a"
-			}
-			return ""
-		}
+		c.ClusterID = knownOnce(&begun)
 		c.Pledged = func() string { return "fleet-a" }
 		c.PingEvery = 10 * time.Millisecond // a short time between sweeps
 	}
@@ -204,12 +209,7 @@ func TestEarlyConnectionEndsWhenIdle(t *testing.T) {
 	f := newFleet(t)
 	var begun atomic.Bool
 	side := func(c *Config) {
-		c.ClusterID = func() string {
-			if begun.Load() {
-				return "fleet-a"
-			}
-			return ""
-		}
+		c.ClusterID = knownOnce(&begun)
 		c.PingEvery, c.ControlTimeout = 10*time.Millisecond, time.Minute
 	}
 	a, b := f.start("1", side), f.start("2", side)

@@ -3,6 +3,7 @@ package election
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -266,6 +267,27 @@ func run(t *testing.T, n int, f func(*testing.T, *world)) {
 	})
 }
 
+// within waits, on the virtual clock and no longer than d, until ok.
+func (w *world) within(t *testing.T, d time.Duration, what string, ok func() bool) {
+	t.Helper()
+	const step = 5 * time.Millisecond
+	tick := time.NewTicker(step)
+	defer tick.Stop()
+	for left := d; !ok(); left -= step {
+		if left <= 0 {
+			w.story(t)
+			t.Fatalf("not within %s: %s; the leaders are %v", d, what, w.leaders())
+		}
+		<-tick.C
+	}
+}
+
+// leadersWithin is wantLeaders as soon as it is so.
+func leadersWithin(t *testing.T, w *world, d time.Duration, want ...raft.ServerAddress) {
+	t.Helper()
+	w.within(t, d, fmt.Sprintf("the leaders are %v", want), func() bool { return slices.Equal(w.leaders(), want) })
+}
+
 func TestFirstInLineWins(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.kill(0, 2, 1)
@@ -296,8 +318,7 @@ func TestCandidateWithAShorterLogIsFarAhead(t *testing.T) {
 		r.last, r.term, r.state, r.leader = position{9, 1}, 6, raft.Candidate, ""
 		w.mu.Unlock()
 		w.kill(0, 1, 2)
-		time.Sleep(3 * time.Second)
-		wantLeaders(t, w, "0", "2", "2")
+		leadersWithin(t, w, 3*time.Second, "0", "2", "2")
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if term := w.replicas[2].term; term <= 6 {
@@ -394,18 +415,16 @@ func TestNewGroup(t *testing.T) {
 func TestLeaderDiesSoonAfterItsElection(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.kill(0, 1, 2)
-		time.Sleep(Stagger / 2)
-		wantLeaders(t, w, "0", "1", "1")
+		leadersWithin(t, w, Stagger/2, "0", "1", "1")
 		w.mu.Lock()
 		w.replicas[0].dead, w.replicas[0].leader, w.replicas[0].state = false, "1", raft.Follower
 		w.gone["1"]["0"], w.gone["2"]["0"] = false, false
 		w.mu.Unlock()
 		w.kill(1, 0, 2)
-		time.Sleep(2 * Stagger)
-		if got := w.leaders(); got[0] == "1" || got[0] != got[2] {
-			w.story(t)
-			t.Errorf("leaders %v", got)
-		}
+		w.within(t, 2*Stagger, "the two that are left have a leader", func() bool {
+			got := w.leaders()
+			return got[0] != "1" && got[0] == got[2]
+		})
 	})
 }
 

@@ -182,6 +182,15 @@ func TestCandidateIsLeftTheField(t *testing.T) {
 	})
 }
 
+// replacesTheCandidate has replica 2 hear of a candidate that lacks entries, replica 1, and wants it to be elected in spite of that.
+func replacesTheCandidate(t *testing.T, w *world) {
+	t.Helper()
+	e := w.replicas[2].elector
+	e.Observe(&raft.Observation{Data: raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("r1")}, Term: 2, LastLogIndex: 9, LastLogTerm: 1}})
+	e.Observe(&raft.Observation{Data: raft.LeaderObservation{}})
+	leadersWithin(t, w, vacancy-50*time.Millisecond, "0", "2", "2")
+}
+
 // A candidate that lacks entries is left the field only as long as an election takes: a leader that failed may have nominated it.
 func TestCandidateThatLacksEntriesIsNotLeftTheField(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
@@ -191,11 +200,7 @@ func TestCandidateThatLacksEntriesIsNotLeftTheField(t *testing.T) {
 			w.replicas[1].term, w.replicas[1].leader, w.replicas[1].state = 2, "", raft.Candidate
 			w.replicas[2].term, w.replicas[2].leader = 2, ""
 		})
-		e := w.replicas[2].elector
-		e.Observe(&raft.Observation{Data: raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("r1")}, Term: 2, LastLogIndex: 9, LastLogTerm: 1}})
-		e.Observe(&raft.Observation{Data: raft.LeaderObservation{}})
-		time.Sleep(vacancy - 50*time.Millisecond)
-		wantLeaders(t, w, "0", "2", "2")
+		replacesTheCandidate(t, w)
 	})
 }
 
@@ -208,11 +213,7 @@ func TestCandidateFollowsNobody(t *testing.T) {
 			w.replicas[1].term, w.replicas[1].leader, w.replicas[1].state = 2, "0", raft.Candidate
 			w.replicas[2].term, w.replicas[2].leader = 2, ""
 		})
-		e := w.replicas[2].elector
-		e.Observe(&raft.Observation{Data: raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("r1")}, Term: 2, LastLogIndex: 9, LastLogTerm: 1}})
-		e.Observe(&raft.Observation{Data: raft.LeaderObservation{}})
-		time.Sleep(vacancy - 50*time.Millisecond)
-		wantLeaders(t, w, "0", "2", "2")
+		replacesTheCandidate(t, w)
 	})
 }
 
