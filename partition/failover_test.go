@@ -203,18 +203,24 @@ func TestOnlyVoterLeadsAtOnce(t *testing.T) {
 	}
 }
 
+// failToSync has the leader's disk fail under an append.
+func failToSync(t *testing.T, leader *partitiontest.Broker) {
+	t.Helper()
+	leader.Disk.Add(vfs.Rule{Op: vfs.OpSync, Err: errors.New("the disk is on fire")})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := leader.Replica(1).Append(ctx, partition.AppendRequest{Batch: bytes.Clone(recordtest.Batch(1, 100))}); err == nil {
+		t.Error("appended to a disk that cannot sync")
+	}
+}
+
 // TestFailedLeaderNominatesAnother: the replica fails, its broker goes on, and there is no evidence against that.
 func TestFailedLeaderNominatesAnother(t *testing.T) {
 	c := partitiontest.New(t, partitiontest.Options{Configure: slowly})
 	old := c.Leader(1)
 	appendOne(t, old.Replica(1))
-	old.Disk.Add(vfs.Rule{Op: vfs.OpSync, Err: errors.New("the disk is on fire")})
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
 	promptly(t, "the election", func() {
-		if _, err := old.Replica(1).Append(ctx, partition.AppendRequest{Batch: bytes.Clone(recordtest.Batch(1, 100))}); err == nil {
-			t.Error("appended to a disk that cannot sync")
-		}
+		failToSync(t, old)
 		appendOne(t, c.Leader(1, c.Others(old)...).Replica(1))
 	})
 }
@@ -233,13 +239,8 @@ func TestFailedLeaderNominatesWhoAnswers(t *testing.T) {
 			for range records {
 				appendOne(t, old.Replica(1))
 			}
-			old.Disk.Add(vfs.Rule{Op: vfs.OpSync, Err: errors.New("the disk is on fire")})
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-			defer cancel()
 			promptly(t, "the election", func() {
-				if _, err := old.Replica(1).Append(ctx, partition.AppendRequest{Batch: bytes.Clone(recordtest.Batch(1, 100))}); err == nil {
-					t.Error("appended to a disk that cannot sync")
-				}
+				failToSync(t, old)
 				c.Leader(1, c.Others(old)...)
 			})
 		})

@@ -45,27 +45,34 @@ func (s stableLife) Load() ([]stable.Change, error) {
 
 // Commit implements stable.Backend.
 func (s stableLife) Commit(changes []stable.Change) error {
-	if err := s.l.wait(); err != nil {
+	return s.l.store("stable.db", func() {
+		for _, c := range changes {
+			if c.Delete {
+				delete(s.l.stable, c.Group)
+				continue
+			}
+			if s.l.stable[c.Group] == nil {
+				s.l.stable[c.Group] = map[string][]byte{}
+			}
+			s.l.stable[c.Group][c.Key] = bytes.Clone(c.Value)
+		}
+	})
+}
+
+// store has a change made durably, all of it or nothing, as bbolt's commits are; file names it in the error of a full disk.
+func (l *life) store(file string, change func()) error {
+	if err := l.wait(); err != nil {
 		return err
 	}
-	s.l.mu.Lock()
-	defer s.l.mu.Unlock()
-	if s.l.ended.Load() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended.Load() {
 		return vfs.ErrCrashed
 	}
-	if s.l.full {
-		return &fs.PathError{Op: "write", Path: "stable.db", Err: syscall.ENOSPC}
+	if l.full {
+		return &fs.PathError{Op: "write", Path: file, Err: syscall.ENOSPC}
 	}
-	for _, c := range changes {
-		if c.Delete {
-			delete(s.l.stable, c.Group)
-			continue
-		}
-		if s.l.stable[c.Group] == nil {
-			s.l.stable[c.Group] = map[string][]byte{}
-		}
-		s.l.stable[c.Group][c.Key] = bytes.Clone(c.Value)
-	}
+	change()
 	return nil
 }
 
@@ -118,44 +125,24 @@ func (m metadataLog) StoreLog(e *raft.Log) error { return m.StoreLogs([]*raft.Lo
 
 // StoreLogs implements raft.LogStore.
 func (m metadataLog) StoreLogs(logs []*raft.Log) error {
-	if err := m.l.wait(); err != nil {
-		return err
-	}
-	m.l.mu.Lock()
-	defer m.l.mu.Unlock()
-	if m.l.ended.Load() {
-		return vfs.ErrCrashed
-	}
-	if m.l.full {
-		return fmt.Errorf("raft.db: %w", syscall.ENOSPC)
-	}
-	if m.l.meta.log == nil {
-		m.l.meta.log = map[uint64]raft.Log{}
-	}
-	for _, e := range logs {
-		m.l.meta.log[e.Index] = *e
-	}
-	return nil
+	return m.l.store("raft.db", func() {
+		if m.l.meta.log == nil {
+			m.l.meta.log = map[uint64]raft.Log{}
+		}
+		for _, e := range logs {
+			m.l.meta.log[e.Index] = *e
+		}
+	})
 }
 
 // Set implements what the metadata's log has for its seal; it is durable like an entry.
 func (m metadataLog) Set(key, val []byte) error {
-	if err := m.l.wait(); err != nil {
-		return err
-	}
-	m.l.mu.Lock()
-	defer m.l.mu.Unlock()
-	if m.l.ended.Load() {
-		return vfs.ErrCrashed
-	}
-	if m.l.full {
-		return fmt.Errorf("raft.db: %w", syscall.ENOSPC)
-	}
-	if m.l.meta.kv == nil {
-		m.l.meta.kv = map[string][]byte{}
-	}
-	m.l.meta.kv[string(key)] = bytes.Clone(val)
-	return nil
+	return m.l.store("raft.db", func() {
+		if m.l.meta.kv == nil {
+			m.l.meta.kv = map[string][]byte{}
+		}
+		m.l.meta.kv[string(key)] = bytes.Clone(val)
+	})
 }
 
 // Get implements the other half.
