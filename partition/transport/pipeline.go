@@ -187,7 +187,7 @@ func (p *pipeline) Close() error {
 // dismiss has raft's decoder of this pipeline end, with a refusal, if it still waits. raft ends it before it closes the pipeline, unless the goroutine that does so found damage in the log and
 // ended in the middle (see package partition): then nobody else does, and the replica could not be closed.
 func (p *pipeline) dismiss() {
-	refusal := &appendFuture{start: time.Now(), args: &raft.AppendEntriesRequest{}, resp: &raft.AppendEntriesResponse{}, done: make(chan struct{})}
+	refusal := emptyFuture()
 	refusal.finish(raft.ErrPipelineShutdown)
 	for {
 		select {
@@ -221,10 +221,15 @@ func (p *pipeline) run() {
 	}
 }
 
+// emptyFuture is one that belongs to no request.
+func emptyFuture() *appendFuture {
+	return &appendFuture{start: time.Now(), args: &raft.AppendEntriesRequest{}, resp: &raft.AppendEntriesResponse{}, done: make(chan struct{})}
+}
+
 // leave makes raft leave a pipeline whose connection ended while nothing was under way. It would find out with the next entries otherwise, and not send those again before
 // something else makes it send.
 func (p *pipeline) leave() bool {
-	f := &appendFuture{start: time.Now(), args: &raft.AppendEntriesRequest{}, resp: &raft.AppendEntriesResponse{}, done: make(chan struct{})}
+	f := emptyFuture()
 	f.err = p.g.failure("pipeline", p.target, p.c.failure())
 	return p.hand(f)
 }
