@@ -17,7 +17,10 @@ import (
 // TestDamageFoundWhileReplicating has one of raft's own goroutines find damaged bytes in the leader's log: it ends instead of bringing the process
 // down, and the replica fails.
 func TestDamageFoundWhileReplicating(t *testing.T) {
-	c := newCluster(t, 3, func(cfg *Config) { cfg.Limits.TailCacheBytes = -1 })
+	c := newCluster(t, 3, func(cfg *Config) {
+		cfg.Limits.TailCacheBytes = -1
+		cfg.Timing.Heartbeat, cfg.Timing.Election = 3*time.Second, 3*time.Second // another leader would read another disk: none loses office because the machine is busy
+	})
 	c.fill(10, 300)
 	behind := c.followers()[0]
 	behind.stop()
