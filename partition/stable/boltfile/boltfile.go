@@ -8,9 +8,10 @@
 //     sectors of 512 bytes whole;
 //   - that pages say their own number and kind, that no page is reached twice, and that elements fill their page from its beginning without gaps, as bbolt writes them;
 //   - that keys ascend, within pages and between them;
-//   - that no page in use is on the list of free ones, if that is stored.
+//   - that each page is either in use or on the list of free ones, if that is stored.
 //
-// What it cannot see is a valid page in the place of another, or bits in keys and values: those who write the values add checks of their own.
+// What it cannot see is bits in keys and values, and, if free pages are not stored, a page number that became the one of a free page with what was stored once: those who
+// write the values add checks of their own.
 package boltfile
 
 import (
@@ -193,15 +194,26 @@ func (r *reader) bucket(v []byte) ([]Pair, error) {
 		return nil, fmt.Errorf("a bucket of %d bytes", len(v))
 	}
 	w := walk{r: r}
+	p := v[bucketSize:]
 	if root := order.Uint64(v); root != 0 {
+		if len(p) != 0 {
+			return nil, fmt.Errorf("it has page %d and %d bytes", root, len(p))
+		}
 		err := w.page(root, nil, nil, 0)
 		return w.out, err
 	}
-	p := v[bucketSize:]
 	if len(p) < headerSize || order.Uint16(p[8:]) != flagLeaf || order.Uint32(p[12:]) != 0 {
 		return nil, errors.New("the page in its value is none")
 	}
-	err := w.leaf(p[headerSize:], order.Uint16(p[10:]), nil, nil)
+	body := p[headerSize:]
+	err := w.leaf(body, order.Uint16(p[10:]), nil, nil)
+	size := elementSize * len(w.out)
+	for _, e := range w.out {
+		size += len(e.Key) + len(e.Value)
+	}
+	if err == nil && size != len(body) {
+		err = fmt.Errorf("%d bytes for elements of %d", len(body), size)
+	}
 	return w.out, err
 }
 
@@ -222,6 +234,9 @@ func (w *walk) page(id uint64, from, to []byte, depth int) error {
 		return err
 	}
 	if kind == flagLeaf {
+		if count == 0 && !w.buckets { // an empty bucket has no page
+			return fmt.Errorf("page %d: a leaf without elements", id)
+		}
 		if err := w.leaf(body, count, from, to); err != nil {
 			return fmt.Errorf("page %d: %w", id, err)
 		}
@@ -341,6 +356,10 @@ func (r *reader) freelist(id uint64) error {
 			return fmt.Errorf("page %d is free and in use, or there is none", free)
 		}
 		last = free
+	}
+	// Pages in use are in seen, with the list's own; free ones are others; 0 and 1 are the metas.
+	if used := uint64(len(r.seen)); 2+used+count != r.pages {
+		return fmt.Errorf("%d pages are in use and %d free, of %d", used, count, r.pages)
 	}
 	return nil
 }
