@@ -72,6 +72,42 @@ func TestTheWrongBrokerNamesTheLeader(t *testing.T) {
 	}
 }
 
+// A broker that has come back alone has not read the newest metadata yet, and nobody tells it what they are. Then it does not know what there is, and says so.
+func TestAloneAfterARestart(t *testing.T) {
+	c := brokertest.Start(t, brokertest.Options{})
+	c.CreateTopic("t", 1, 3)
+	c.WaitReplicated("t", 0, 1, 2, 3)
+	for id := range api.BrokerID(3) {
+		c.Crash(id + 1)
+	}
+	// SIGKILL leaves no snapshot of the last moment.
+	if err := os.RemoveAll(filepath.Join(c.Node(1).Dir, "metadata", "snapshots")); err != nil {
+		t.Fatal(err)
+	}
+	c.Launch(1)
+	ctx, cancel := c.Context()
+	defer cancel()
+	m, err := pb.NewClusterClient(c.Conn(1)).GetMetadata(ctx, &pb.GetMetadataRequest{Topics: []string{"t"}})
+	if err != nil || len(m.Topics) > 0 && m.Topics[0].Unknown {
+		t.Errorf("metadata: %v, %v", m, err)
+	}
+	records := &pb.Records{Records: []*pb.Record{{}}}
+	_, err = pb.NewLogClient(c.Conn(1)).Produce(ctx, &pb.ProduceRequest{Topic: "t", Payload: &pb.ProduceRequest_Records{Records: records}})
+	if code := brokertest.Detail(err).GetCode(); code != pb.ErrorCode_ERROR_CODE_LEADER_NOT_AVAILABLE {
+		t.Errorf("produce: %v", err)
+	}
+	_, err = pb.NewAdminClient(c.Conn(1)).DescribeTopic(ctx, &pb.DescribeTopicRequest{Topic: "t"})
+	if code := brokertest.Detail(err).GetCode(); code != pb.ErrorCode_ERROR_CODE_LEADER_NOT_AVAILABLE {
+		t.Errorf("describe: %v", err)
+	}
+	c.Launch(2)
+	c.Launch(3)
+	c.Produce("t", 0, "v")
+	if got := c.ReadAll("t", 0); len(got) != 1 {
+		t.Errorf("%d records", len(got))
+	}
+}
+
 func TestLeaderCrashLosesNothing(t *testing.T) {
 	c := brokertest.Start(t, brokertest.Options{})
 	c.CreateTopic("t", 4, 3)

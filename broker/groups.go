@@ -215,18 +215,22 @@ func (b *Broker) CommitOffsets(ctx context.Context, m api.MemberRef, offsets []a
 }
 
 func (b *Broker) checkPartitions(ctx context.Context, offsets []api.OffsetCommit) error {
-	synced := false
+	looked, synced := false, false
 	for _, o := range offsets {
 		if b.node.State().Find(o.TopicPartition) != nil {
 			continue
 		}
+		if !looked {
+			looked, synced = true, b.syncMetadata(ctx)
+		}
+		if b.node.State().Find(o.TopicPartition) != nil {
+			continue
+		}
 		if !synced {
-			b.syncMetadata(ctx)
-			synced = true
+			return &api.Error{Code: api.CodeCoordinatorNotAvailable, TP: &o.TopicPartition, Cause: b.cannotTell(o.TopicPartition),
+				Message: "the group's coordinator cannot tell at the moment which partitions there are: try again shortly"}
 		}
-		if b.node.State().Find(o.TopicPartition) == nil {
-			return unknownPartition(o.TopicPartition)
-		}
+		return unknownPartition(o.TopicPartition)
 	}
 	return nil
 }

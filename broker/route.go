@@ -22,8 +22,8 @@ func (b *Broker) lead(ctx context.Context, tp api.TopicPartition) (*hosted, erro
 	if err == nil || !b.worthWaiting(err) {
 		return h, err
 	}
-	if api.CodeOf(err) == api.CodeUnknownTopicOrPartition {
-		b.syncMetadata(ctx)
+	if api.CodeOf(err) == api.CodeUnknownTopicOrPartition && !b.syncMetadata(ctx) && b.node.State().Find(tp) == nil {
+		return nil, b.cannotTell(tp)
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.LeaderWait)
 	defer cancel()
@@ -145,19 +145,28 @@ func unknownPartition(tp api.TopicPartition) error {
 		Message: fmt.Sprintf("there is no partition %d of a topic %q", tp.Partition, tp.Topic)}
 }
 
-// SyncMetadata implements api.Cluster.
-func (b *Broker) SyncMetadata(ctx context.Context) { b.syncMetadata(ctx) }
+// cannotTell is the error for what is not in this broker's metadata, when those may lag: right after a start, or without a quorum of the metadata group.
+func (b *Broker) cannotTell(tp api.TopicPartition) error {
+	return &api.Error{Code: api.CodeLeaderNotAvailable, TP: &tp,
+		Message: fmt.Sprintf("broker %d does not know %s/%d, and nobody tells it at the moment whether its metadata is up to date: try again shortly", b.cfg.ID, tp.Topic, tp.Partition)}
+}
 
-// syncMetadata brings this broker's metadata up to date, once for all requests that wait for it at the same time.
-func (b *Broker) syncMetadata(ctx context.Context) {
+// SyncMetadata implements api.Cluster.
+func (b *Broker) SyncMetadata(ctx context.Context) bool { return b.syncMetadata(ctx) }
+
+// syncMetadata brings this broker's metadata up to date, once for all requests that wait for it at the same time. It is false if that was not possible within syncWait:
+// then nothing can be said of what is not there.
+func (b *Broker) syncMetadata(ctx context.Context) bool {
 	done := b.syncs.DoChan("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(b.ctx, syncWait)
 		defer cancel()
 		return nil, b.node.Sync(ctx)
 	})
 	select {
-	case <-done:
+	case r := <-done:
+		return r.Err == nil
 	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -179,9 +179,12 @@ func (b *Broker) findTopic(ctx context.Context, name string) (*metadata.Topic, e
 	if t := b.node.State().Topics[name]; t != nil {
 		return t, nil
 	}
-	b.syncMetadata(ctx)
+	synced := b.syncMetadata(ctx)
 	if t := b.node.State().Topics[name]; t != nil {
 		return t, nil
+	}
+	if !synced {
+		return nil, api.Errorf(api.CodeLeaderNotAvailable, "broker %d cannot tell at the moment whether there is a topic %q: try again shortly", b.cfg.ID, name)
 	}
 	return nil, api.Errorf(api.CodeUnknownTopicOrPartition, "there is no topic %q", name)
 }

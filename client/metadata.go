@@ -172,7 +172,7 @@ func (c *Client) partitions(ctx context.Context, topic string) (int32, error) {
 			case c.meta.unknown(topic):
 				return 0, noSuchTopic(topic)
 			case ctx.Err() != nil:
-				return 0, fmt.Errorf("looking up topic %s: no broker answered: %w", topic, context.Cause(ctx))
+				return 0, fmt.Errorf("looking up topic %s: no broker could tell: %w", topic, context.Cause(ctx))
 			}
 			wait, cancel = context.WithCancel(ctx) // no broker has answered yet: the call's own limit counts
 			defer cancel()

@@ -261,8 +261,9 @@ type Cluster interface {
 	Metadata(topics []string) Metadata
 	// MetadataChanged returns a channel that is closed at the next change of what Metadata returns.
 	MetadataChanged() <-chan struct{}
-	// SyncMetadata brings what Metadata returns up to date with the cluster as of now, or gives up after a second.
-	SyncMetadata(ctx context.Context)
+	// SyncMetadata brings what Metadata returns up to date with the cluster as of now, or gives up after a second. It is false then: a topic that Metadata calls
+	// unknown may exist.
+	SyncMetadata(ctx context.Context) bool
 	// TopicName finds the topic that has the ID now.
 	TopicName(id [16]byte) (name string, ok bool)
 	Status(ctx context.Context) (ClusterStatus, error)

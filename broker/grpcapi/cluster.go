@@ -2,6 +2,7 @@ package grpcapi
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -16,11 +17,11 @@ type clusterService struct {
 	stopping context.Context
 }
 
-func (s *clusterService) metadata(topics []string) *pb.Metadata {
+func (s *clusterService) metadata(ctx context.Context, topics []string) *pb.Metadata {
 	if len(topics) == 0 {
 		topics = nil
 	}
-	m := s.broker.Metadata(topics)
+	m := s.current(ctx, topics)
 	out := &pb.Metadata{ClusterId: m.ClusterID, ControllerId: int32(m.Controller), Version: m.Version}
 	for _, b := range m.Brokers {
 		out.Brokers = append(out.Brokers, toEndpoint(b))
@@ -37,8 +38,23 @@ func (s *clusterService) metadata(topics []string) *pb.Metadata {
 	return out
 }
 
-func (s *clusterService) GetMetadata(_ context.Context, req *pb.GetMetadataRequest) (*pb.Metadata, error) {
-	return s.metadata(req.GetTopics()), nil
+// current is the broker's metadata. What is not there is asked for elsewhere before it is called unknown, and left out if nobody answers.
+func (s *clusterService) current(ctx context.Context, topics []string) api.Metadata {
+	m := s.broker.Metadata(topics)
+	unknown := func(t api.TopicMetadata) bool { return t.Unknown }
+	if !slices.ContainsFunc(m.Topics, unknown) {
+		return m
+	}
+	synced := s.broker.SyncMetadata(ctx)
+	m = s.broker.Metadata(topics)
+	if !synced {
+		m.Topics = slices.DeleteFunc(m.Topics, unknown)
+	}
+	return m
+}
+
+func (s *clusterService) GetMetadata(ctx context.Context, req *pb.GetMetadataRequest) (*pb.Metadata, error) {
+	return s.metadata(ctx, req.GetTopics()), nil
 }
 
 // WatchMetadata asks for the next change before it reads, so that no change falls between the two. Changes that
@@ -47,7 +63,7 @@ func (s *clusterService) WatchMetadata(req *pb.GetMetadataRequest, stream grpc.S
 	var last *pb.Metadata
 	for {
 		changed := s.broker.MetadataChanged()
-		m := s.metadata(req.GetTopics())
+		m := s.metadata(stream.Context(), req.GetTopics())
 		if last == nil || !sameMetadata(last, m) {
 			if err := stream.Send(m); err != nil {
 				return err

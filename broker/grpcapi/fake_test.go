@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type fakeBroker struct {
 	create      func(api.CreateTopicRequest) (api.TopicDescription, error)
 	metadata    api.Metadata
 	metaChanged chan struct{}
+	lags        atomic.Bool // metadata cannot be brought up to date
 }
 
 type fakeLog struct {
@@ -185,6 +187,8 @@ func (f *fakeBroker) Metadata(topics []string) api.Metadata {
 	}
 	return m
 }
+
+func (f *fakeBroker) SyncMetadata(context.Context) bool { return !f.lags.Load() }
 
 func (f *fakeBroker) MetadataChanged() <-chan struct{} {
 	f.mu.Lock()

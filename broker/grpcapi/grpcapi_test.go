@@ -475,6 +475,22 @@ func TestWatchMetadataSendsChangesOnce(t *testing.T) {
 	}
 }
 
+// A topic that the broker does not know is called unknown only if its metadata is up to date.
+func TestUnknownTopics(t *testing.T) {
+	f := newFake()
+	_, conn := serve(t, f, Options{})
+	for _, lags := range []bool{false, true} {
+		f.lags.Store(lags)
+		m, err := pb.NewClusterClient(conn).GetMetadata(testContext(t), &pb.GetMetadataRequest{Topics: []string{"new"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left := len(m.Topics) == 0; left != lags || !lags && !m.Topics[0].Unknown {
+			t.Errorf("lags %v: %v", lags, m)
+		}
+	}
+}
+
 func TestGroups(t *testing.T) {
 	f := newFake()
 	f.joinAndSync = func(r api.NativeJoinRequest) (api.NativeJoinResult, error) {

@@ -25,12 +25,12 @@ func (s *Server) metadata(ctx context.Context, r *request, req *kmsg.MetadataReq
 			s.autoCreate(ctx, names)
 		}
 	}
-	m := s.current(ctx, names)
+	m, synced := s.current(ctx, names)
 	s.fillCluster(resp, m, r.conn.listener)
 	alive := aliveBrokers(m)
 	away := unreachable(m, r.conn.listener)
 	for _, t := range m.Topics {
-		out := toTopic(t, alive)
+		out := toTopic(t, alive, synced)
 		for i := range out.Partitions {
 			withoutListener(&out.Partitions[i], away, req.Version)
 		}
@@ -41,15 +41,15 @@ func (s *Server) metadata(ctx context.Context, r *request, req *kmsg.MetadataReq
 }
 
 // current is the metadata of topics, which is brought up to date first if one of them is not known here or has no leader: the client may have heard
-// from another broker that it is there. nil means all topics.
-func (s *Server) current(ctx context.Context, names []string) api.Metadata {
+// from another broker that it is there. It is false if that was not possible: then topics that are called unknown may exist. nil means all topics.
+func (s *Server) current(ctx context.Context, names []string) (api.Metadata, bool) {
 	m := s.broker.Metadata(names)
 	leaderless := func(p api.PartitionMetadata) bool { return p.Leader == api.NoBroker }
 	if !slices.ContainsFunc(m.Topics, func(t api.TopicMetadata) bool { return t.Unknown || slices.ContainsFunc(t.Partitions, leaderless) }) {
-		return m
+		return m, true
 	}
-	s.broker.SyncMetadata(ctx)
-	return s.broker.Metadata(names)
+	synced := s.broker.SyncMetadata(ctx)
+	return s.broker.Metadata(names), synced
 }
 
 func (s *Server) fillCluster(resp *kmsg.MetadataResponse, m api.Metadata, listener string) {
@@ -95,7 +95,11 @@ func (s *Server) autoCreate(ctx context.Context, names []string) {
 	var g errgroup.Group
 	g.SetLimit(4)
 	created := 0
-	for _, t := range s.current(ctx, names).Topics {
+	m, synced := s.current(ctx, names)
+	if !synced {
+		return
+	}
+	for _, t := range m.Topics {
 		if !t.Unknown || created == autoCreateMax || strings.HasPrefix(t.Name, "__") {
 			continue
 		}
@@ -135,11 +139,11 @@ func withoutListener(p *kmsg.MetadataResponseTopicPartition, away map[int32]bool
 	}
 }
 
-func toTopic(t api.TopicMetadata, alive map[api.BrokerID]bool) kmsg.MetadataResponseTopic {
+func toTopic(t api.TopicMetadata, alive map[api.BrokerID]bool, synced bool) kmsg.MetadataResponseTopic {
 	e := kmsg.NewMetadataResponseTopic()
 	e.Topic = text(t.Name)
 	if t.Unknown {
-		e.ErrorCode = unknownTopic(t.Name)
+		e.ErrorCode = unknownTopic(t.Name, synced)
 		return e
 	}
 	e.TopicID, e.IsInternal = t.ID, t.Internal
@@ -159,13 +163,16 @@ func toPartition(p api.PartitionMetadata, alive map[api.BrokerID]bool) kmsg.Meta
 	return out
 }
 
-// unknownTopic tells a name that cannot be from one that is not there.
-func unknownTopic(name string) int16 {
+// unknownTopic tells a name that cannot be from one that is not there, and that from one of which this broker cannot tell (synced: current).
+func unknownTopic(name string, synced bool) int16 {
 	valid := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || slices.Contains([]rune("._-"), r)
 	}
 	if name == "" || name == "." || name == ".." || len(name) > 249 || strings.ContainsFunc(name, func(r rune) bool { return !valid(r) }) {
 		return errInvalidTopic
+	}
+	if !synced {
+		return errLeaderNotAvailable
 	}
 	return errUnknownTopicOrPartition
 }

@@ -21,7 +21,7 @@ func (s *Server) describeTopicPartitions(ctx context.Context, r *request, req *k
 	for _, t := range req.Topics {
 		names = append(names, t.Topic)
 	}
-	m := s.current(ctx, names)
+	m, synced := s.current(ctx, names)
 	slices.SortFunc(m.Topics, func(a, b api.TopicMetadata) int { return strings.Compare(a.Name, b.Name) })
 	m.Topics = slices.CompactFunc(m.Topics, func(a, b api.TopicMetadata) bool { return a.Name == b.Name })
 	left := min(max(int(req.ResponsePartitionLimit), 1), describedMax)
@@ -42,7 +42,7 @@ func (s *Server) describeTopicPartitions(ctx context.Context, r *request, req *k
 			return resp
 		}
 		last := min(len(t.Partitions), first+left)
-		resp.Topics = append(resp.Topics, describedTopic(t, t.Partitions[first:last], alive, away))
+		resp.Topics = append(resp.Topics, describedTopic(t, t.Partitions[first:last], alive, away, synced))
 		if left -= last - first; last < len(t.Partitions) {
 			resp.NextCursor = cursor(t.Name, last)
 			return resp
@@ -57,11 +57,11 @@ func cursor(topic string, partition int) *kmsg.DescribeTopicPartitionsResponseNe
 	return &c
 }
 
-func describedTopic(t api.TopicMetadata, partitions []api.PartitionMetadata, alive map[api.BrokerID]bool, away map[int32]bool) kmsg.DescribeTopicPartitionsResponseTopic {
+func describedTopic(t api.TopicMetadata, partitions []api.PartitionMetadata, alive map[api.BrokerID]bool, away map[int32]bool, synced bool) kmsg.DescribeTopicPartitionsResponseTopic {
 	out := kmsg.NewDescribeTopicPartitionsResponseTopic()
 	out.Topic, out.TopicID, out.IsInternal = text(t.Name), t.ID, t.Internal
 	if t.Unknown {
-		out.ErrorCode = unknownTopic(t.Name)
+		out.ErrorCode = unknownTopic(t.Name, synced)
 	}
 	for _, p := range partitions {
 		m := toPartition(p, alive)

@@ -83,7 +83,8 @@ func TestFetchLeaderEpochs(t *testing.T) {
 }
 
 func TestMetadata(t *testing.T) {
-	_, addr := serve(t, newFake(), Options{})
+	f := newFake()
+	_, addr := serve(t, f, Options{})
 	w := dial(t, addr)
 	req := kmsg.NewPtrMetadataRequest()
 	req.Version = 12
@@ -105,6 +106,12 @@ func TestMetadata(t *testing.T) {
 	}
 	if want := []int16{0, errUnknownTopicOrPartition, errInvalidTopic, errUnknownTopicID}; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("errors %v, want %v", got, want)
+	}
+	f.mu.Lock()
+	f.lags = true
+	f.mu.Unlock()
+	if e := ask[*kmsg.MetadataResponse](w, req).Topics[1].ErrorCode; e != errLeaderNotAvailable {
+		t.Errorf("a topic of which the broker cannot tell: error %d", e)
 	}
 	p := resp.Topics[0].Partitions
 	if p[0].Leader != 1 || p[0].LeaderEpoch != 3 || fmt.Sprint(p[0].Replicas, p[0].ISR, p[0].OfflineReplicas) != "[1 9] [1] [9]" {

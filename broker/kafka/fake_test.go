@@ -34,6 +34,7 @@ type fakeBroker struct {
 
 	id    [16]byte // of the topic; zero: there is none
 	syncs int      // calls of SyncMetadata
+	lags  bool     // what SyncMetadata cannot change
 }
 
 func newFake() *fakeBroker {
@@ -243,10 +244,11 @@ func (f *fakeBroker) Metadata(topics []string) api.Metadata {
 	return m
 }
 func (f *fakeBroker) MetadataChanged() <-chan struct{} { return nil }
-func (f *fakeBroker) SyncMetadata(context.Context) {
+func (f *fakeBroker) SyncMetadata(context.Context) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.syncs++
+	return !f.lags
 }
 func (f *fakeBroker) TopicName(id [16]byte) (string, bool) {
 	return "orders", id == f.topicID() && id != [16]byte{}

@@ -212,7 +212,7 @@ type TopicMetadata struct {
 	TopicId    []byte                 `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
 	Internal   bool                   `protobuf:"varint,3,opt,name=internal,proto3" json:"internal,omitempty"`
 	Partitions []*PartitionMetadata   `protobuf:"bytes,4,rep,name=partitions,proto3" json:"partitions,omitempty"`
-	// The topic was asked for by name and does not exist.
+	// The topic was asked for by name and does not exist. One of which the broker cannot tell, as its metadata may lag, is left out.
 	Unknown       bool `protobuf:"varint,5,opt,name=unknown,proto3" json:"unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
