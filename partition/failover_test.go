@@ -284,6 +284,28 @@ func TestMuteLeaderIsReplaced(t *testing.T) {
 	c.EnsureSame(1)
 }
 
+// TestVoterWithoutConfiguration: one of two that are left has heard of the leader, and had no space for anything else of it.
+func TestVoterWithoutConfiguration(t *testing.T) {
+	var late *partitiontest.Broker
+	c := partitiontest.New(t, partitiontest.Options{Late: 1, Configure: func(b *partitiontest.Broker, cfg *partition.Config) {
+		slowly(b, cfg)
+		if b.Addr == "3" {
+			late = b
+			b.Disk.Add(vfs.Rule{Op: vfs.OpWrite, Glob: "*.log*", Err: vfs.ErrNoSpace})
+		}
+	}})
+	old := c.Leader(1)
+	c.Eventually("the third one has heard of the leader", func() bool { return late.Replica(1).Status().Leader == old.Addr })
+	if s := late.Replica(1).Status(); s.LastIndex > 0 || len(s.Servers) > 0 {
+		t.Fatalf("it has got something: %+v", s)
+	}
+	c.Mute(old)
+	late.Disk.Clear()
+	promptly(t, "the others have a leader", func() { c.Leader(1, c.Others(old)...) })
+	c.Heal()
+	c.EnsureSame(1)
+}
+
 // TestClosedLeaderIsReplaced: the replica is closed, its broker goes on, and no leadership was handed over.
 func TestClosedLeaderIsReplaced(t *testing.T) {
 	c := partitiontest.New(t, partitiontest.Options{Configure: slowly})

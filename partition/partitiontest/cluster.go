@@ -22,6 +22,7 @@ const patience = 30 * time.Second
 type Options struct {
 	Brokers int                 // 3
 	Groups  []transport.GroupID // {1}; each has a replica, a voter, on every broker
+	Late    int                 // the last so many replicas of a group are not bootstrapped: they get what they have from a leader
 	OnDisk  bool                // real files and a real stable store in the test's directory; then Crash is a kill
 	// Configure changes a replica's configuration before each Open.
 	Configure func(*Broker, *partition.Config)
@@ -57,7 +58,7 @@ func New(t testing.TB, opts Options) *Cluster {
 		b.start()
 	}
 	for _, g := range opts.Groups {
-		for _, b := range c.Brokers {
+		for _, b := range c.Brokers[:opts.Brokers-opts.Late] {
 			if err := b.Replica(g).Bootstrap(context.Background(), c.servers()); err != nil {
 				t.Fatal(err)
 			}

@@ -394,7 +394,9 @@ func (e *Elector) answer(req *raft.RequestPreVoteRequest) (granted, answered boo
 	s := e.look()
 	candidate := slices.IndexFunc(s.voters, func(v raft.Server) bool { return v.ID == raft.ServerID(req.ID) })
 	theirs := position{index: req.LastLogIndex, term: req.LastLogTerm}
-	if !s.vacant || candidate < 0 || req.Term < s.term || s.last.ahead(theirs) {
+	// A new replica may have heard of a leader and got nothing of it, not even the configuration. Like raft, it then votes for whoever asks.
+	empty := s.last == position{}
+	if !s.vacant || candidate < 0 && !empty || req.Term < s.term || s.last.ahead(theirs) {
 		return false, false // raft will refuse, or knows better
 	}
 	e.mu.Lock()

@@ -158,6 +158,10 @@ func (c configuration) Configuration() raft.Configuration { return raft.Configur
 
 func (r *replica) GetConfiguration() raft.ConfigurationFuture {
 	var c configuration
+	defer r.lock()()
+	if r.last == (position{}) {
+		return c // it has got nothing yet
+	}
 	for _, o := range r.w.replicas {
 		c = append(c, o.server)
 	}
@@ -166,7 +170,11 @@ func (r *replica) GetConfiguration() raft.ConfigurationFuture {
 
 func (r *replica) Stats() map[string]string {
 	defer r.lock()()
-	return map[string]string{"last_log_index": fmt.Sprint(r.last.index), "last_log_term": fmt.Sprint(r.last.term), "last_snapshot_index": "3", "last_snapshot_term": "1"}
+	snapshot := min(r.last.index, 3)
+	return map[string]string{
+		"last_log_index": fmt.Sprint(r.last.index), "last_log_term": fmt.Sprint(r.last.term),
+		"last_snapshot_index": fmt.Sprint(snapshot), "last_snapshot_term": fmt.Sprint(min(snapshot, 1)),
+	}
 }
 
 func (r *replica) Gone(a raft.ServerAddress) bool {
@@ -324,6 +332,20 @@ func TestCandidateWithAShorterLogIsFarAhead(t *testing.T) {
 		if term := w.replicas[2].term; term <= 6 {
 			t.Errorf("elected in term %d, where another has stood in term 6", term)
 		}
+	})
+}
+
+// TestReplicaWithoutConfigurationVotes: a new replica has heard of its leader, got no entry of it, and then that leader is gone. Without its vote there is no quorum.
+func TestReplicaWithoutConfigurationVotes(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.mu.Lock()
+		w.replicas[2].last = position{}
+		w.mu.Unlock()
+		w.kill(0, 1)
+		time.Sleep(10 * Stagger)
+		wantLeaders(t, w, "0", "0", "0") // it has no evidence of its own
+		w.lose(2, 0)
+		leadersWithin(t, w, 2*time.Second, "0", "1", "1")
 	})
 }
 
