@@ -140,6 +140,7 @@ func (s *fetchSession) update(m *pb.FetchRequest, svc *logService) error {
 		s.add(p, svc)
 	}
 	if len(s.partitions) > svc.opts.MaxFetchPartitions {
+		s.order = nil // nothing is fetched for a call that is about to end
 		return invalid("the stream has more than %d partitions", svc.opts.MaxFetchPartitions)
 	}
 	return nil
