@@ -266,11 +266,12 @@ func servers(ids ...raft.ServerAddress) []raft.Server {
 	return out
 }
 
-// leaderOf waits for a leader; where there is none, the members are told to stand, in turn from the first.
+// leaderOf waits for a leader; where there is none, the members are told to stand, in turn from the first. Who lacks an entry that another has is not elected, and would stand
+// until a timeout that nobody waits for: the next one is told soon.
 func leaderOf(t testing.TB, ms ...*member) *member {
 	t.Helper()
 	var leader *member
-	turn := 0
+	turn, told := 0, time.Now()
 	eventually(t, "a leader", func() bool {
 		candidate := false
 		for _, m := range ms {
@@ -280,7 +281,8 @@ func leaderOf(t testing.TB, ms ...*member) *member {
 				return true
 			}
 		}
-		if !candidate {
+		if !candidate || time.Since(told) > time.Second {
+			told = time.Now()
 			to, from := ms[turn%len(ms)], ms[(turn+1)%len(ms)]
 			turn++
 			_ = from.group.TimeoutNow(raft.ServerID(to.tr.Local()), to.tr.Local(), &raft.TimeoutNowRequest{RPCHeader: testHeader(string(from.tr.Local()))}, &raft.TimeoutNowResponse{})
