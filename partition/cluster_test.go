@@ -125,7 +125,7 @@ func testLogger() hclog.Logger {
 func (n *node) config() Config {
 	cfg := Config{
 		Name: "t/" + string(n.server.Address), Group: 7, Dir: "/log", FS: n.disk, LocalID: n.server.ID, Transport: n.tr, Stable: n.stable,
-		Timing:   Timing{Heartbeat: 300 * time.Millisecond, Election: 300 * time.Millisecond, Commit: 25 * time.Millisecond, Retention: time.Hour},
+		Timing:   Timing{Heartbeat: time.Second, Election: time.Second, Commit: 25 * time.Millisecond, Retention: time.Hour},
 		Settings: Settings{RetentionAge: -1}, // recordtest's records are years old
 		Limits:   Limits{ReserveBytes: 1 << 20}, Logger: testLogger(),
 		OnEvent: func(e Event) {
