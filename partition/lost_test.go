@@ -35,6 +35,20 @@ func lostByPower(t *testing.T) (c *cluster, ahead *node, rest []*node) {
 	return c, ahead, rest
 }
 
+// TestPowerLossOfANewGroup: with flush=os all replicas lose all records, and still know who they are.
+func TestPowerLossOfANewGroup(t *testing.T) {
+	c := newCluster(t, 3, func(cfg *Config) { cfg.Settings.Flush = raftlog.DurabilityOS })
+	c.fill(3, 50)
+	for _, n := range c.nodes {
+		n.crash(nil)
+	}
+	for _, n := range c.nodes {
+		n.start()
+	}
+	c.fill(3, 50)
+	c.ensureSame()
+}
+
 // TestAppliedEntriesReplaced: a replica that has applied what the others have lost must not go on with its state: it no longer fits the log. Opened again, it follows.
 func TestAppliedEntriesReplaced(t *testing.T) {
 	c, ahead, _ := lostByPower(t)

@@ -46,6 +46,27 @@ func TestCheckpointsBesideAppends(t *testing.T) {
 	wg.Wait()
 }
 
+// TestConfigurationsAreDurable: under flush=os too, with what was stored before them.
+func TestConfigurationsAreDurable(t *testing.T) {
+	mem := newMem(t)
+	opts := testOptions(mem)
+	opts.Durability = DurabilityOS
+	l := mustOpen(t, opts)
+	a := appenderFor(t, l)
+	first := a.entry(raft.LogConfiguration, raft.EncodeConfiguration(testConfiguration()))
+	mustStore(t, l, first)
+	kept := []*raft.Log{first, a.batch(1, 100, 7), a.entry(raft.LogConfiguration, raft.EncodeConfiguration(testConfiguration()))}
+	mustStore(t, l, kept[1])
+	mustStore(t, l, kept[2])
+	mustStore(t, l, a.batch(1, 100, 7))
+	mem.Crash(nil)
+	_ = l.Close()
+	opts.FS = mem
+	l = mustOpen(t, opts)
+	defer l.Close()
+	mustContain(t, l, kept)
+}
+
 // TestCrashTruncateUnderOS: a truncation interrupted by a power failure loses no more than was not synced, and is not taken for damage.
 func TestCrashTruncateUnderOS(t *testing.T) {
 	r := newCrashRun(t, DurabilityOS)

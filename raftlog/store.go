@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -124,7 +125,7 @@ func (l *Log) storeRun(logs []*raft.Log) (int, error) {
 		return 0, l.undoWrite(h, err)
 	}
 	synced := h.seg.synced
-	if set.durability == DurabilityQuorum {
+	if set.durability == DurabilityQuorum || slices.ContainsFunc(logs[:n], isConfiguration) {
 		began := time.Now()
 		if err := h.file.Datasync(); err != nil {
 			return 0, l.syncFailed(h, err)
@@ -135,6 +136,9 @@ func (l *Log) storeRun(logs []*raft.Log) (int, error) {
 	l.publish(h.seg, r.frames, logs[:n], synced)
 	return n, nil
 }
+
+// isConfiguration tells entries that are durable at once in any case: a group of which no replica knows who belongs to it has no leader ever again.
+func isConfiguration(e *raft.Log) bool { return e.Type == raft.LogConfiguration }
 
 // publish makes stored entries visible to readers.
 func (l *Log) publish(seg *segment, frames []frame, logs []*raft.Log, synced int64) {

@@ -61,7 +61,7 @@ const (
 	// DurabilityQuorum is one fdatasync per StoreLogs: what it returned for survives power loss. The default.
 	DurabilityQuorum Durability = iota
 	// DurabilityOS returns when the operating system has the bytes: they survive the death of the process, but not of the machine. Segments are
-	// still synced when they are sealed, and before a checkpoint that covers them.
+	// still synced when they are sealed, and before a checkpoint that covers them; and configurations of the group at once.
 	DurabilityOS
 )
 
