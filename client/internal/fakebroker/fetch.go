@@ -24,11 +24,14 @@ type fetcher struct {
 
 func (s *logServer) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.FetchResponse]) error {
 	f := &fetcher{parts: make(map[tp]*pb.FetchPartition), wake: make(chan struct{}, 1)}
+	s.b.c.mu.Lock()
+	cut := s.b.c.cutFetch // of this stream's beginning: a cut is not missed
+	s.b.c.mu.Unlock()
 	ended := make(chan error, 1)
 	go func() { ended <- f.listen(s.b.c, stream) }()
 	for {
 		s.b.c.mu.Lock()
-		changed, cut := s.b.c.changed, s.b.c.cutFetch
+		changed := s.b.c.changed
 		s.b.c.mu.Unlock()
 		for {
 			m := f.read(s.b)
