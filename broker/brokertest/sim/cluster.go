@@ -26,6 +26,9 @@ type Cluster struct {
 	Nodes []*Node
 	Log   hclog.Logger
 	Tune  func(*broker.Config)
+	// Late is told of a broker that took longer than StartWithin to start, or too long to end; nil: nobody is.
+	Late        func(format string, args ...any)
+	StartWithin time.Duration
 
 	founders int
 	endings  sync.WaitGroup // of brokers that were killed
@@ -168,7 +171,11 @@ func (n *Node) Start() error {
 	defer cancel()
 	done := make(chan error, 1)
 	n.c.endings.Go(func() {
+		began := time.Now()
 		err := b.Start(ctx)
+		if !l.ended.Load() {
+			n.late("start", began, n.c.StartWithin)
+		}
 		l.started = err == nil
 		close(l.begun)
 		done <- err
@@ -272,6 +279,13 @@ func (n *Node) ending(b *broker.Broker) bool {
 	return was
 }
 
+// late tells of what took longer than it may, in virtual time: a busy machine does not matter.
+func (n *Node) late(what string, began time.Time, within time.Duration) {
+	if took := time.Since(began); took > within && n.c.Late != nil {
+		n.c.Late("broker %d took %s to %s", n.ID, took.Round(time.Millisecond), what)
+	}
+}
+
 // Kill ends the broker, one that starts too: with its machine's power, so that all that was not synced is lost and nobody hears of it, or as a process alone.
 func (n *Node) Kill(power bool) {
 	defer n.take()()
@@ -283,7 +297,9 @@ func (n *Node) Kill(power bool) {
 		if !n.ending(b) { // else Stop waits for its end
 			n.c.endings.Go(func() {
 				if <-l.begun; l.started {
+					began := time.Now()
 					b.Kill()
+					n.late("end when it was killed", began, endWithin)
 				}
 			})
 		}
@@ -307,7 +323,9 @@ func (n *Node) Stop(within time.Duration) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
+	began := time.Now()
 	err := b.Shutdown(ctx)
+	n.late("stop", began, within+endWithin)
 	defer n.take()()
 	if n.unset(b) {
 		n.end(l, false)

@@ -56,6 +56,7 @@ var faults = map[string]fault{
 	"read-error":    readError,
 	"flip":          func(r *run, s Step, n *Node, rng *rand.Rand) { r.damage(n, s.Amount, rng, flipSealed) },
 	"flip-down":     func(r *run, s Step, n *Node, rng *rand.Rand) { r.damageDown(s, n, rng, flipAny) },
+	"flip-version":  func(r *run, s Step, n *Node, rng *rand.Rand) { r.damageDown(s, n, rng, flipVersion) },
 	"delete-down":   func(r *run, s Step, n *Node, rng *rand.Rand) { r.damageDown(s, n, rng, deleteAny) },
 	"truncate-down": func(r *run, s Step, n *Node, rng *rand.Rand) { r.damageDown(s, n, rng, truncateAny) },
 	"wipe":          wipe,
@@ -69,8 +70,11 @@ var faults = map[string]fault{
 	"decommission":  decommission,
 }
 
+// versionAt is where the files of a log have their version: behind eight bytes that say what they are.
+const versionAt = 8
+
 // damages are the faults that change what is stored.
-var damages = map[string]bool{"flip": true, "flip-down": true, "delete-down": true, "truncate-down": true}
+var damages = map[string]bool{"flip": true, "flip-down": true, "flip-version": true, "delete-down": true, "truncate-down": true}
 
 // victim finds who a step strikes; nil if that is nobody just now.
 func (r *run) victim(s Step) *Node {
@@ -358,6 +362,15 @@ func flipAny(d *Disk, rng *rand.Rand, sealed bool) (string, error) {
 	return fmt.Sprintf("flipped a bit in byte %d of the %d of %s", at, info.Size, filepath.Base(filepath.Dir(name))+"/"+info.Name), d.flip(name, at, uint(rng.IntN(8)))
 }
 
+// flipVersion makes a file look as if a later release had written it. It need not spare the newest: their headers are never torn.
+func flipVersion(d *Disk, rng *rand.Rand, _ bool) (string, error) {
+	name := pick(d, rng, false)
+	if name == "" {
+		return "", nil
+	}
+	return "flipped a bit of the version of " + name, d.flip(name, versionAt, 1+uint(rng.IntN(7)))
+}
+
 func deleteAny(d *Disk, rng *rand.Rand, sealed bool) (string, error) {
 	name := pick(d, rng, sealed)
 	if name == "" {
@@ -427,9 +440,11 @@ func elect(r *run, _ Step, _ *Node, _ *rand.Rand) {
 
 // decommission drains a broker while another one joins, and takes it in again.
 func decommission(r *run, s Step, n *Node, _ *rand.Rand) {
-	if fresh := r.join(); fresh == nil {
+	fresh := r.join()
+	if fresh == nil {
 		return
 	}
+	_ = fresh.Await(5 * time.Second) // before that it cannot take replicas over, and the drain is refused
 	r.admin("decommission", func(ctx context.Context, a *client.Admin) error {
 		_, err := a.Decommission(ctx, int32(n.ID))
 		return err

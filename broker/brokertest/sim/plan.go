@@ -74,6 +74,18 @@ func (s Step) String() string {
 	return text
 }
 
+// startWithin is how long a broker may take to start: what it takes when no peer answers, and as long as disks do not write.
+func (p Plan) startWithin() time.Duration {
+	within := startWithin
+	for _, s := range p.Steps {
+		switch s.Fault {
+		case "stall-disk", "slow-disk", "slow-power", "freeze":
+			within += s.For
+		}
+	}
+	return within
+}
+
 func (p Plan) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d, %d brokers, a record every %s, syncs of %d to %d ms\n", p.Seed, p.Founders, p.Pace, p.SyncMs[0], p.SyncMs[1])

@@ -35,7 +35,9 @@ const (
 	stopWithin    = 30 * time.Second
 	warmUp        = 500 * time.Millisecond
 	scrubEvery    = 2 * time.Second
-	endWithin     = 10 * time.Minute
+	endWithin     = 20 * time.Second // a broker that was killed, and one that is stopped beyond the time that it was given: the longest stalls of disks, and more
+	neverWithin   = 10 * time.Minute
+	startWithin   = 5 * time.Second // with peers that have no power, and what disks take on top
 	decodeLimit   = 16 << 20
 	// What makes a run count.
 	minAcks, minDuring = 200, 20
@@ -75,6 +77,7 @@ type run struct {
 func Run(p Plan, log hclog.Logger) Result {
 	rng := rand.New(rand.NewPCG(p.Seed, 1))
 	r := &run{plan: p, c: NewCluster(fork(rng), p.Founders, p.Founders+1, log), rec: history.NewRecorder()}
+	r.c.Late, r.c.StartWithin = r.problem, p.startWithin()
 	r.faulting, r.heal = context.WithCancel(context.Background())
 	defer r.heal()
 	r.work = newWorkload(r.c, r.rec, p.Pace)
@@ -425,8 +428,8 @@ func (r *run) awaitEndings() {
 	}()
 	select {
 	case <-done:
-	case <-time.After(endWithin):
-		r.problem("a broker that was killed has not ended in %s", endWithin)
+	case <-time.After(neverWithin):
+		r.problem("a broker that was killed has not ended in %s", neverWithin)
 	}
 }
 

@@ -115,6 +115,31 @@ var scenarios = []Plan{
 		Step{At: 900 * milli, Fault: "power", Victim: "leader:0", For: 200 * milli},
 		Step{At: 1500 * milli, Fault: "clock", Victim: "leader:1", Amount: 7200},
 		Step{At: 2000 * milli, Fault: "power", Victim: "coordinator", For: 200 * milli}),
+	// A file whose version has a flipped bit is damaged, not a later release's: the replica is rebuilt.
+	scenario("flipped-version", fast, Step{At: 1500 * milli, Fault: "flip-version", Victim: "2", For: 100 * milli, Amount: 6}),
+	// Leaders on broker 2 fail when 1, which lacks entries, wants them, and have it stand in vain. Then 3 has all of them, in earlier terms than the one that 1 is in.
+	scenario("longest-log", fast,
+		Step{At: 50 * milli, Fault: "isolate-peers", Victim: "1", For: 2700 * milli},
+		Step{At: 2500 * milli, Fault: "kill", Victim: "3", For: 1 * second},
+		Step{At: 2500 * milli, Fault: "flip", Victim: "2", Amount: 8},
+		Step{At: 2510 * milli, Fault: "kill", Victim: "2", For: 100 * milli}),
+	// A broker ends while what its clients produce has no outcome, as there is no quorum: it must not wait for one.
+	scenario("killed-without-quorum", fast,
+		Step{At: 300 * milli, Fault: "isolate-peers", Victim: "leader:0", For: 2 * second},
+		Step{At: 800 * milli, Fault: "kill", Victim: "leader:0", For: 500 * milli}),
+	// Transfers of leadership wait behind a sync in raft's queue when their replicas are closed: raft never answers them.
+	scenario("killed-while-stopping", fast,
+		Step{At: 300 * milli, Fault: "stall-disk", Victim: "1", For: 1 * second},
+		Step{At: 350 * milli, Fault: "restart", Victim: "1", For: 100 * milli},
+		Step{At: 500 * milli, Fault: "kill", Victim: "1", For: 100 * milli},
+		Step{At: 1500 * milli, Fault: "stall-disk", Victim: "2", For: 1 * second},
+		Step{At: 1550 * milli, Fault: "restart", Victim: "2", For: 100 * milli},
+		Step{At: 1700 * milli, Fault: "kill", Victim: "2", For: 100 * milli}),
+	// A broker starts while none of its peers has power, and waits for all of them at the same time.
+	scenario("start-alone", fast,
+		Step{At: 300 * milli, Fault: "kill", Victim: "1", For: 300 * milli},
+		Step{At: 400 * milli, Fault: "power", Victim: "2", For: 6 * second},
+		Step{At: 400 * milli, Fault: "power", Victim: "3", For: 6 * second}),
 }
 
 // The disks of scenarios: syncs take a fraction of a millisecond, or several.
