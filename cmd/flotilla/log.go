@@ -136,10 +136,14 @@ func inspectLocked(dir string, inspect func(dir string) (*raftlog.Report, error)
 	return inspect(dir)
 }
 
-// findLogs lists the log directories at or below root in order.
+// findLogs lists the log directories at or below root in order. Those that a running broker removes meanwhile are not among them.
 func findLogs(root string) ([]string, error) {
 	var dirs []string
+	removed := func(path string, err error) bool { return path != root && errors.Is(err, fs.ErrNotExist) }
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if removed(path, err) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -147,6 +151,9 @@ func findLogs(root string) ([]string, error) {
 			return nil
 		}
 		is, err := raftlog.IsLogDir(vfs.OS(), path)
+		if removed(path, err) {
+			return fs.SkipDir
+		}
 		if err != nil {
 			return err
 		}
