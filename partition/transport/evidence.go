@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -17,7 +18,8 @@ import (
 //
 // A broker that is stopped, cut off, or has lost its power closes nothing. For that, each side sends something on its control connections at least every
 // PingEvery, and a peer whose control connection has been silent for SilentAfter is gone too, until it is heard again. One such
-// clock for each pair of brokers serves all their groups.
+// clock for each pair of brokers serves all their groups. Where there is no control connection, because the peer was cut off before it made one or while it made
+// another, its other connections have to do: once they have been silent for as long, one attempt to connect is made.
 //
 // Evidence may be wrong: one link may be down, or a peer refuse connections for a moment. It is one broker's view, and what is made of it (package election) must ask
 // others before it does anything.
@@ -135,9 +137,20 @@ func (t *Transport) suspect(peer raft.ServerAddress) {
 	if len(t.conns(peer)) > 0 || t.ctx.Err() != nil {
 		return
 	}
+	t.findOut(peer, func(e *evidence) { e.silent = false }) // there is nothing left to be silent; the probe decides
+}
+
+// unheard is called while a connection is silent and the peer has none for control: it finds out whether the peer is still there.
+func (t *Transport) unheard(c *conn) {
+	c.silent.Store(true) // what arrives on it refutes the evidence
+	t.findOut(c.peer, func(*evidence) {})
+}
+
+// findOut changes the evidence and makes a probe, unless there is one or the peer is known to be out of reach.
+func (t *Transport) findOut(peer raft.ServerAddress, change func(*evidence)) {
 	probe := false
 	t.change(peer, func(e *evidence) {
-		e.silent = false // there is nothing left to be silent; the probe decides
+		change(e)
 		if !e.probing && !e.refused {
 			e.probing, probe = true, true
 		}
@@ -147,8 +160,14 @@ func (t *Transport) suspect(peer raft.ServerAddress) {
 	}
 }
 
+// hasControl tells whether there is a control connection with a peer, whoever has made it.
+func (t *Transport) hasControl(peer raft.ServerAddress) bool {
+	return slices.ContainsFunc(t.conns(peer), func(c *conn) bool { return c.purpose == purposeControl })
+}
+
 // probe connects once. The connection stays, for control. A dial whose result PeerDown had dropped tells nothing, so that there is another one then.
 func (t *Transport) probe(peer raft.ServerAddress) {
+	began := int64(t.now())
 	_, err := t.connTo(peer, purposeControl, t.ctx.Done())
 	for range probesDropped {
 		if !errors.Is(err, errReportedDown) {
@@ -158,10 +177,10 @@ func (t *Transport) probe(peer raft.ServerAddress) {
 		_, err = t.connTo(peer, purposeControl, t.ctx.Done())
 	}
 	alive := err == nil || errors.Is(err, ErrRefused) || errors.Is(err, ErrClosed) || errors.Is(err, context.Canceled) || err == errStopped
-	inbound := len(t.conns(peer)) > 0 // it came back meanwhile by itself
+	heard := slices.ContainsFunc(t.conns(peer), func(c *conn) bool { return c.lastRead.Load() >= began }) // it came back meanwhile by itself
 	t.change(peer, func(e *evidence) {
 		e.probing = false
-		e.refused = !alive && !inbound
+		e.refused = !alive && !heard
 	})
 }
 
@@ -179,11 +198,19 @@ func (t *Transport) listen(now time.Duration) {
 	}
 	t.swept = now
 	for _, c := range t.conns("") {
-		switch {
+		if c.dialled {
+			if c.purpose == purposeControl {
+				c.ping(now)
+			}
+			continue
+		}
+		switch silent := now-max(time.Duration(c.lastRead.Load()), t.listening) > t.cfg.SilentAfter; {
+		case !silent:
 		case c.purpose != purposeControl:
-		case c.dialled:
-			c.ping(now)
-		case now-max(time.Duration(c.lastRead.Load()), t.listening) > t.cfg.SilentAfter && c.silent.CompareAndSwap(false, true):
+			if !t.hasControl(c.peer) {
+				t.unheard(c)
+			}
+		case c.silent.CompareAndSwap(false, true):
 			t.change(c.peer, func(e *evidence) { e.silent = true })
 		}
 	}

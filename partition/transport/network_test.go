@@ -451,6 +451,34 @@ func TestSilentPeer(t *testing.T) {
 	a.Close()
 }
 
+// TestSilentWithoutControl: a peer has connected for data and falls silent before it has for control. It cannot be reached either, and is heard again in the end.
+func TestSilentWithoutControl(t *testing.T) {
+	f := newFleet(t)
+	a := f.start("2", func(c *Config) { c.SilentAfter, c.DialTimeout = 100*time.Millisecond, 100*time.Millisecond })
+	nc := f.rawDial(t, "2", hello{min: 1, max: 1, purpose: purposeData, from: "1", to: "2"})
+	eventually(t, "it is gone", func() bool { return a.Gone("1") })
+	fr, err := encodeAppend(header{id: 1, group: 1}, entry(1, 1), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Write(flatten(fr)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is back", func() bool { return !a.Gone("1") })
+}
+
+// TestSilentButThere: where the peer can be reached, its silence means nothing.
+func TestSilentButThere(t *testing.T) {
+	f := newFleet(t)
+	a := f.start("1", func(c *Config) { c.SilentAfter = 20 * time.Millisecond })
+	f.start("2")
+	f.rawDial(t, "1", hello{min: 1, max: 1, purpose: purposeData, from: "2", to: "1"})
+	eventually(t, "there is a connection for control", func() bool { return a.hasControl("2") })
+	if a.Gone("2") {
+		t.Error("it is gone")
+	}
+}
+
 // A dial that was under way when its peer was reported down comes to nothing; the next works.
 func TestPeerDownDropsDials(t *testing.T) {
 	f := newFleet(t)
