@@ -392,6 +392,9 @@ func TestFrozenLeaderOfOneRecord(t *testing.T) {
 
 func TestBufferIsBounded(t *testing.T) {
 	f, c := connect(t, 1, 1)
+	if _, err := c.Partitions(testContext(t), "t"); err != nil { // WithMaxBlock bounds looking the topic up, too
+		t.Fatal(err)
+	}
 	f.AddFault(func(int32, *pb.ProduceRequest) fakebroker.Verdict {
 		return fakebroker.Verdict{Action: fakebroker.Ignore}
 	})
