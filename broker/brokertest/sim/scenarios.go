@@ -2,6 +2,7 @@ package sim
 
 // scenarios are schedules with a name. Each belongs to a bug that was found once, by the simulation, by scripts/chaos or by a test, and would show it again, or
 // to a fault that a change of the write path must survive. The README says which is which.
+// A schedule's place is its seed in TestScenarios: new ones come last.
 var scenarios = []Plan{
 	scenario("wipe-leader", fast, Step{At: 500 * milli, Fault: "wipe", Victim: "leader:2", For: 100 * milli}),
 	// A producer in backoff with a batch that has lingered long enough: time stands still if it spins.
@@ -117,12 +118,6 @@ var scenarios = []Plan{
 		Step{At: 2000 * milli, Fault: "power", Victim: "coordinator", For: 200 * milli}),
 	// A file whose version has a flipped bit is damaged, not a later release's: the replica is rebuilt.
 	scenario("flipped-version", fast, Step{At: 1500 * milli, Fault: "flip-version", Victim: "2", For: 100 * milli, Amount: 6}),
-	// Leaders on broker 2 fail when 1, which lacks entries, wants them, and have it stand in vain. Then 3 has all of them, in earlier terms than the one that 1 is in.
-	scenario("longest-log", fast,
-		Step{At: 50 * milli, Fault: "isolate-peers", Victim: "1", For: 2700 * milli},
-		Step{At: 2500 * milli, Fault: "kill", Victim: "3", For: 1 * second},
-		Step{At: 2500 * milli, Fault: "flip", Victim: "2", Amount: 8},
-		Step{At: 2510 * milli, Fault: "kill", Victim: "2", For: 100 * milli}),
 	// A broker ends while what its clients produce has no outcome, as there is no quorum: it must not wait for one.
 	scenario("killed-without-quorum", fast,
 		Step{At: 300 * milli, Fault: "isolate-peers", Victim: "leader:0", For: 2 * second},
@@ -140,6 +135,12 @@ var scenarios = []Plan{
 		Step{At: 300 * milli, Fault: "kill", Victim: "1", For: 300 * milli},
 		Step{At: 400 * milli, Fault: "power", Victim: "2", For: 6 * second},
 		Step{At: 400 * milli, Fault: "power", Victim: "3", For: 6 * second}),
+	// Leaders on broker 2 fail when 1, which lacks entries, wants them, and have it stand in vain. Then 3 has all of them, in earlier terms than the one that 1 is in.
+	scenario("longest-log", fast,
+		Step{At: 50 * milli, Fault: "isolate-peers", Victim: "1", For: 2700 * milli},
+		Step{At: 2500 * milli, Fault: "kill", Victim: "3", For: 1 * second},
+		Step{At: 2500 * milli, Fault: "flip", Victim: "2", Amount: 8},
+		Step{At: 2510 * milli, Fault: "kill", Victim: "2", For: 100 * milli}),
 }
 
 // The disks of scenarios: syncs take a fraction of a millisecond, or several.
