@@ -200,6 +200,9 @@ func TestCodes(t *testing.T) {
 // TestUnknownTopicIsSaidToBeUnknown: also when the caller's patience is shorter than the client's.
 func TestUnknownTopicIsSaidToBeUnknown(t *testing.T) {
 	_, c := connect(t, 1, 1)
+	if _, err := c.Partitions(testContext(t), "t"); err != nil { // there is a connection now
+		t.Fatal(err)
+	}
 	p := newProducer(t, c, client.WithMaxBlock(200*time.Millisecond))
 	ctx, cancel := context.WithTimeout(testContext(t), 300*time.Millisecond)
 	defer cancel()
