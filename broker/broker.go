@@ -77,6 +77,7 @@ type Broker struct {
 	topicNames sync.Map
 
 	up       atomic.Bool // all parts are there
+	synced   atomic.Bool // the metadata were up to date once since the start
 	stopping atomic.Bool
 	killed   atomic.Bool
 	ready    chan struct{}

@@ -96,6 +96,16 @@ func TestAloneAfterARestart(t *testing.T) {
 	if code := brokertest.Detail(err).GetCode(); code != pb.ErrorCode_ERROR_CODE_LEADER_NOT_AVAILABLE {
 		t.Errorf("produce: %v", err)
 	}
+	stream, err := pb.NewLogClient(c.Conn(1)).Fetch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&pb.FetchRequest{Add: []*pb.FetchPartition{{Topic: "t"}}, CreditBytes: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := stream.Recv(); err != nil || m.Partitions[0].GetError().GetCode() != pb.ErrorCode_ERROR_CODE_LEADER_NOT_AVAILABLE {
+		t.Errorf("fetch: %v, %v", m, err)
+	}
 	_, err = pb.NewAdminClient(c.Conn(1)).DescribeTopic(ctx, &pb.DescribeTopicRequest{Topic: "t"})
 	if code := brokertest.Detail(err).GetCode(); code != pb.ErrorCode_ERROR_CODE_LEADER_NOT_AVAILABLE {
 		t.Errorf("describe: %v", err)

@@ -64,6 +64,9 @@ func (b *Broker) leadNow(tp api.TopicPartition) (*hosted, error) {
 	}
 	p := b.node.State().Find(tp)
 	if p == nil {
+		if !b.synced.Load() {
+			return nil, b.cannotTell(tp)
+		}
 		return nil, unknownPartition(tp)
 	}
 	h := b.replicas.get(p)

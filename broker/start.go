@@ -286,6 +286,9 @@ func (b *Broker) awaitSynced(ctx context.Context) error {
 			}
 		}
 		cancel()
+		if err == nil {
+			b.synced.Store(true)
+		}
 		if err == nil || ctx.Err() != nil || errors.Is(err, metadata.ErrClosed) {
 			return errors.Join(err, ctx.Err())
 		}
