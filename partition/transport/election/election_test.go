@@ -342,7 +342,7 @@ func TestReplicaWithoutConfigurationVotes(t *testing.T) {
 		w.replicas[2].last = position{}
 		w.mu.Unlock()
 		w.kill(0, 1)
-		time.Sleep(10 * Stagger)
+		w.within(t, time.Second, "it is asked several times", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.replicas[2].asked > 2 })
 		wantLeaders(t, w, "0", "0", "0") // it has no evidence of its own
 		w.lose(2, 0)
 		leadersWithin(t, w, 2*time.Second, "0", "1", "1")
