@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"unicode/utf16"
 
 	"github.com/flotilla-log/flotilla/broker/api"
@@ -215,24 +216,21 @@ func (b *Broker) CommitOffsets(ctx context.Context, m api.MemberRef, offsets []a
 }
 
 func (b *Broker) checkPartitions(ctx context.Context, offsets []api.OffsetCommit) error {
-	looked, synced := false, false
-	for _, o := range offsets {
-		if b.node.State().Find(o.TopicPartition) != nil {
-			continue
-		}
-		if !looked {
-			looked, synced = true, b.syncMetadata(ctx)
-		}
-		if b.node.State().Find(o.TopicPartition) != nil {
-			continue
-		}
-		if !synced {
-			return &api.Error{Code: api.CodeCoordinatorNotAvailable, TP: &o.TopicPartition, Cause: b.cannotTell(o.TopicPartition),
-				Message: "the group's coordinator cannot tell at the moment which partitions there are: try again shortly"}
-		}
-		return unknownPartition(o.TopicPartition)
+	missing := func(o api.OffsetCommit) bool { return b.node.State().Find(o.TopicPartition) == nil }
+	if !slices.ContainsFunc(offsets, missing) {
+		return nil
 	}
-	return nil
+	synced := b.syncMetadata(ctx)
+	i := slices.IndexFunc(offsets, missing)
+	if i < 0 {
+		return nil
+	}
+	tp := offsets[i].TopicPartition
+	if !synced {
+		return &api.Error{Code: api.CodeCoordinatorNotAvailable, TP: &tp, Cause: b.cannotTell(tp),
+			Message: "the group's coordinator cannot tell at the moment which partitions there are: try again shortly"}
+	}
+	return unknownPartition(tp)
 }
 
 // FetchOffsets implements api.Groups.
