@@ -19,7 +19,6 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/controller"
@@ -28,6 +27,7 @@ import (
 	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/broker/metrics"
 	"github.com/flotilla-log/flotilla/membership"
+	"github.com/flotilla-log/flotilla/partition/rounds"
 	"github.com/flotilla-log/flotilla/partition/stable"
 	"github.com/flotilla-log/flotilla/partition/transport"
 )
@@ -67,9 +67,9 @@ type Broker struct {
 	// closers end the parts that are up, in reverse order of their start.
 	closers []func()
 
-	route     *notifier // some replica's leader changed, or a broker came or went
-	bootstrap *notifier // the candidates for a new cluster changed
-	syncs     singleflight.Group
+	route     *notifier                // some replica's leader changed, or a broker came or went
+	bootstrap *notifier                // the candidates for a new cluster changed
+	syncs     *rounds.Rounds[struct{}] // of node.Sync
 	producers producerIDs
 	scrubbing scrubbing
 	condemned condemned
@@ -99,6 +99,7 @@ func New(cfg Config) (*Broker, error) {
 		ready: make(chan struct{}), failed: make(chan error, 1),
 	}
 	b.metrics = metrics.New(cfg.Version)
+	b.syncs = rounds.New(syncWait, func(ctx context.Context) (struct{}, error) { return struct{}{}, b.node.Sync(ctx) })
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	return b, nil
 }

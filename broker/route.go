@@ -4,15 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/raftlog"
 )
-
-// syncWait bounds the look whether this broker's metadata lags, before a topic is called unknown.
-const syncWait = time.Second
 
 // lead returns this broker's replica of tp if it leads and serves. Otherwise it names the leader (CodeNotLeader), or, in the
 // middle of an election, waits for its end up to Timing.LeaderWait and then gives up (CodeLeaderNotAvailable, or CodeStorageFull if nobody can
@@ -152,25 +148,6 @@ func unknownPartition(tp api.TopicPartition) error {
 func (b *Broker) cannotTell(tp api.TopicPartition) error {
 	return &api.Error{Code: api.CodeLeaderNotAvailable, TP: &tp,
 		Message: fmt.Sprintf("broker %d does not know %s/%d, and nobody tells it at the moment whether its metadata is up to date: try again shortly", b.cfg.ID, tp.Topic, tp.Partition)}
-}
-
-// SyncMetadata implements api.Cluster.
-func (b *Broker) SyncMetadata(ctx context.Context) bool { return b.syncMetadata(ctx) }
-
-// syncMetadata brings this broker's metadata up to date, once for all requests that wait for it at the same time. It is false if that was not possible within syncWait:
-// then nothing can be said of what is not there.
-func (b *Broker) syncMetadata(ctx context.Context) bool {
-	done := b.syncs.DoChan("", func() (any, error) {
-		ctx, cancel := context.WithTimeout(b.ctx, syncWait)
-		defer cancel()
-		return nil, b.node.Sync(ctx)
-	})
-	select {
-	case r := <-done:
-		return r.Err == nil
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // endpoint is where clients reach a broker; nil if it is not known.
