@@ -233,35 +233,40 @@ func (b *Broker) checkPartitions(ctx context.Context, offsets []api.OffsetCommit
 	return unknownPartition(tp)
 }
 
-// FetchOffsets implements api.Groups.
+// FetchOffsets implements api.Groups. The leadership is confirmed, as a coordinator that was cut off may not know yet that there is another.
 func (b *Broker) FetchOffsets(ctx context.Context, groupID string, tps []api.TopicPartition) ([]api.OffsetCommit, error) {
 	c, err := b.coordinate(ctx, groupID)
 	if err != nil {
 		return nil, err
 	}
+	r, term, err := b.coordinatorReplica(ctx, groupID)
+	if err != nil {
+		return nil, coordinatorError(err, groupID)
+	}
 	offsets, err := c.FetchOffsets(ctx, groupID, tps)
 	if err != nil {
 		return nil, b.groupError(err, groupID)
 	}
-	return offsets, b.confirmCoordinator(ctx, groupID)
+	if err := b.confirm(ctx, r, term); err != nil {
+		return nil, coordinatorError(b.apiError(err, nil), groupID)
+	}
+	return offsets, nil
 }
 
-// confirmCoordinator makes sure that the offsets just read were not stale: a coordinator that was cut off may not know yet that there is another.
-func (b *Broker) confirmCoordinator(ctx context.Context, groupID string) error {
+// coordinatorReplica is the replica that a group's coordinator on this broker has its state from, and the term in which it leads.
+func (b *Broker) coordinatorReplica(ctx context.Context, groupID string) (*partition.Replica, uint64, error) {
 	tp, err := b.coordinatorOf(ctx, groupID)
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
 	h, err := b.lead(ctx, tp)
 	if err != nil {
-		return coordinatorError(err, groupID)
+		return nil, 0, err
 	}
 	r := h.open()
 	if r == nil {
-		return coordinatorError(b.apiError(partition.ErrClosed, &tp), groupID)
+		return nil, 0, b.apiError(partition.ErrClosed, &tp)
 	}
-	if err := b.confirm(ctx, r); err != nil {
-		return coordinatorError(b.apiError(err, &tp), groupID)
-	}
-	return nil
+	term, err := r.Serving()
+	return r, term, b.apiError(err, &tp)
 }

@@ -75,11 +75,11 @@ func toAppendResult(r partition.AppendResult) api.AppendResult {
 	}
 }
 
-// confirm makes sure that what was read of a leader was not stale, for as long as a request waits for a leader.
-func (b *Broker) confirm(ctx context.Context, r *partition.Replica) error {
+// confirm makes sure that what was read of the leader of a term was not stale, for as long as a request waits for a leader.
+func (b *Broker) confirm(ctx context.Context, r *partition.Replica, term uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.LeaderWait)
 	defer cancel()
-	return r.ConfirmLeader(ctx)
+	return r.ConfirmLeader(ctx, term)
 }
 
 // ListOffset implements api.Log.
@@ -88,10 +88,12 @@ func (b *Broker) ListOffset(ctx context.Context, tp api.TopicPartition, pos api.
 	if err != nil {
 		return api.ListedOffset{}, err
 	}
-	out := api.ListedOffset{Offset: -1, Timestamp: -1}
+	term, err := r.Serving()
+	if err != nil {
+		return api.ListedOffset{}, b.apiError(err, &tp)
+	}
+	out := api.ListedOffset{Offset: -1, Timestamp: -1, LeaderEpoch: int32(term)}
 	start, hw := r.Bounds()
-	_, term := r.Leader()
-	out.LeaderEpoch = int32(term)
 	found := true
 	switch pos.Kind {
 	case api.PositionEarliest:
@@ -112,7 +114,7 @@ func (b *Broker) ListOffset(ctx context.Context, tp api.TopicPartition, pos api.
 		out.Offset, out.Timestamp = -1, -1
 	}
 	// Only now: a leader that was cut off may not know yet that another one has acknowledged more.
-	if err := b.confirm(ctx, r); err != nil {
+	if err := b.confirm(ctx, r, term); err != nil {
 		return api.ListedOffset{}, b.apiError(err, &tp)
 	}
 	return out, nil

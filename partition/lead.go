@@ -92,17 +92,24 @@ func (r *Replica) stepAside() {
 	r.led.term, r.led.told = 0, 0
 }
 
-// serves returns nil if this replica leads and its barrier in this term is through: then its high watermark covers all that was ever acknowledged.
+// serves is Serving where the term does not matter.
 func (r *Replica) serves() error {
+	_, err := r.Serving()
+	return err
+}
+
+// Serving returns the term in which this replica leads, if its barrier in this term is through: then its high watermark covers all that was ever acknowledged, as far as it knows (see ConfirmLeader).
+// The error wraps ErrNotLeader, or ErrFailed or ErrClosed.
+func (r *Replica) Serving() (term uint64, err error) {
 	if err := r.broken(); err != nil {
-		return err
+		return 0, err
 	}
 	node := raftNode{r.raft}
 	if term := r.serving.Load(); term != 0 && node.leads(term) {
-		return nil
+		return term, nil
 	}
 	addr, id, term := node.leader()
-	return &NotLeaderError{Name: r.cfg.Name, Leader: addr, LeaderID: id, Term: term}
+	return 0, &NotLeaderError{Name: r.cfg.Name, Leader: addr, LeaderID: id, Term: term}
 }
 
 // IsLeader tells whether this replica leads and serves.

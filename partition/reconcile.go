@@ -40,7 +40,8 @@ func (r *Replica) Reconcile(ctx context.Context, desired []raft.Server, caughtUp
 	if len(desired) == 0 {
 		return false, fmt.Errorf("%s: reconcile: no servers are desired", r.cfg.Name)
 	}
-	if err := r.serves(); err != nil {
+	term, err := r.Serving()
+	if err != nil {
 		return false, err
 	}
 	r.state.mu.RLock()
@@ -49,7 +50,7 @@ func (r *Replica) Reconcile(ctx context.Context, desired []raft.Server, caughtUp
 	next := nextStep(config.Servers, desired, r.cfg.LocalID, caughtUp)
 	switch next.kind {
 	case stepDone:
-		return r.confirm(ctx, config)
+		return r.confirm(ctx, config, term)
 	case stepWait:
 		return false, nil
 	}
@@ -61,16 +62,24 @@ func (r *Replica) Reconcile(ctx context.Context, desired []raft.Server, caughtUp
 }
 
 // confirm makes sure that the committed configuration is also the latest, and that a quorum of it takes this replica for the leader now.
-func (r *Replica) confirm(ctx context.Context, config raft.Configuration) (bool, error) {
+func (r *Replica) confirm(ctx context.Context, config raft.Configuration, term uint64) (bool, error) {
 	if !slices.Equal(r.raft.GetConfiguration().Configuration().Servers, config.Servers) {
 		return false, nil
 	}
-	err := r.changing(ctx, func() (raft.Future, func(), error) { return r.raft.VerifyLeader(), func() {}, nil })
+	err := r.changing(ctx, func() (raft.Future, func(), error) {
+		return futureFunc(func() error { return r.ConfirmLeader(ctx, term) }), func() {}, nil
+	})
 	if err != nil {
-		return false, fmt.Errorf("reconcile: %w: %w", r.seq.notLeader(), err)
+		return false, fmt.Errorf("reconcile: %w", err)
 	}
 	return true, nil
 }
+
+// futureFunc is a raft.Future that is a function.
+type futureFunc func() error
+
+// Error implements raft.Future.
+func (f futureFunc) Error() error { return f() }
 
 // String names the step in messages.
 func (k stepKind) String() string {

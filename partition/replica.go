@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-log/flotilla/partition/rounds"
 	"github.com/flotilla-log/flotilla/partition/transport"
 	"github.com/flotilla-log/flotilla/partition/transport/election"
 	"github.com/flotilla-log/flotilla/raftlog"
@@ -60,7 +61,8 @@ type Replica struct {
 	eventMu      sync.Mutex    // OnEvent is called under it
 	change       chan struct{} // holds a token while a change of configuration or leadership is under way
 	started      atomic.Bool
-	stall        stall // see stalled
+	stall        stall                  // see stalled
+	confirms     *rounds.Rounds[uint64] // of askQuorum
 	haltOnce     sync.Once
 	halted       chan struct{} // closed when raft's goroutines have ended
 	closeOnce    sync.Once
@@ -100,6 +102,7 @@ func newReplica(cfg Config) *Replica {
 	r.lead.fn = r.reconsider
 	r.upkeep.fn = r.runUpkeep
 	r.nudges.fn = r.nudge
+	r.confirms = rounds.New(confirmWithin, r.askQuorum)
 	return r
 }
 
@@ -333,6 +336,7 @@ func (r *Replica) close(ctx context.Context) error {
 	r.stop()
 	r.stopUpkeep()
 	r.upkeep.close()
+	r.confirms.Close()
 	r.halt()
 	stopped := within(context.Background(), raftTimeout, r.halted)
 	r.seq.abandon(closed)

@@ -294,7 +294,7 @@ func (c *conn) dispatch(h header, payload []byte) error {
 	case (c.purpose == purposeData || c.purpose == purposeCatchUp) && h.kind == kindAppend:
 		return c.serveAppend(h, payload)
 	case c.purpose == purposeControl && h.kind == kindHeartbeats:
-		return c.serveHeartbeats(payload)
+		return c.serveHeartbeats(h.flags, payload)
 	case c.purpose == purposeControl && h.kind == kindClaims:
 		return c.serveClaims(payload)
 	case c.purpose == purposeControl:

@@ -25,6 +25,8 @@ var (
 	// ErrWrongServer: the request was meant for another server ID: a replica that this broker had before it lost
 	// its disk or its data. The present one must not answer in its name; the configuration is out of date.
 	ErrWrongServer = errors.New("the broker's replica is another server than the one addressed")
+	// ErrOvertaken: the peer is in a later term than the leader that asked.
+	ErrOvertaken = errors.New("the peer is in a later term")
 	// ErrBusy: a bounded queue on the peer is full; the request was not executed. Retry after a moment.
 	ErrBusy = errors.New("peer is busy")
 	// ErrTooLarge: the message does not fit into a frame.

@@ -37,8 +37,12 @@ const (
 	pooledHead      = 64 << 10  // larger encode buffers are not kept
 )
 
-// flagLazy in a request says that its reply may wait for HeartbeatWindow.
-const flagLazy = 1
+const (
+	// flagLazy in a request says that its reply may wait for HeartbeatWindow.
+	flagLazy = 1
+	// flagPrompt in heartbeats says that their replies may not.
+	flagPrompt = 2
+)
 
 type kind uint8
 

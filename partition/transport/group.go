@@ -169,7 +169,7 @@ func (g *Group) AppendEntries(id raft.ServerID, target raft.ServerAddress, args 
 	if isHeartbeat(args) {
 		err := g.awaitBack(target)
 		if err == nil {
-			err = g.heartbeat(id, target, args, resp)
+			err = g.heartbeat(id, target, args, resp, g.opts.Prompt, g.closed)
 		}
 		if err != nil {
 			return g.failure("heartbeat", target, err)

@@ -18,6 +18,7 @@ type batch struct {
 	mu      sync.Mutex
 	e       encoder
 	count   int
+	flags   uint8 // of the frame
 	stopped bool
 }
 
@@ -46,6 +47,7 @@ func (b *batch) add(prompt bool, put func(*encoder)) {
 			b.c.post(f)
 		}
 	case prompt:
+		b.flags |= flagPrompt
 		b.c.signal()
 	case b.count == 1:
 		b.timer.Reset(b.c.t.cfg.HeartbeatWindow)
@@ -69,8 +71,9 @@ func (b *batch) sealLocked() *frame {
 	e.b = append(e.b, b.e.b...)
 	b.c.t.stats.HeartbeatFrames.Add(1)
 	b.c.t.stats.Heartbeats.Add(uint64(b.count))
-	b.e.b, b.count = b.e.b[:0], 0
-	return seal(header{kind: b.kind}, e, pooled)
+	h := header{kind: b.kind, flags: b.flags}
+	b.e.b, b.count, b.flags = b.e.b[:0], 0, 0
+	return seal(h, e, pooled)
 }
 
 func (b *batch) stop() {
@@ -80,12 +83,12 @@ func (b *batch) stop() {
 	b.mu.Unlock()
 }
 
-// heartbeat sends one group's heartbeat and waits for its reply.
-func (g *Group) heartbeat(server raft.ServerID, target raft.ServerAddress, r *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+// heartbeat sends one group's heartbeat and waits for its reply; with prompt, both leave at once.
+func (g *Group) heartbeat(server raft.ServerID, target raft.ServerAddress, r *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, prompt bool, stop <-chan struct{}) error {
 	if err := checkNames(r.ID, r.Addr, r.Leader); err != nil {
 		return err
 	}
-	c, err := g.t.connTo(target, purposeControl, g.closed)
+	c, err := g.t.connTo(target, purposeControl, stop)
 	if err != nil {
 		return err
 	}
@@ -95,14 +98,14 @@ func (g *Group) heartbeat(server raft.ServerID, target raft.ServerAddress, r *ra
 		return err
 	}
 	id := cl.id
-	c.beats.add(g.opts.Prompt, func(e *encoder) {
+	c.beats.add(prompt, func(e *encoder) {
 		e.u64(id)
 		e.u64(uint64(g.id))
 		e.u64(serverHash(server))
 		e.u64(r.Term)
 		e.names(r.RPCHeader, r.Leader)
 	})
-	return c.wait(cl, g.closed, ErrGroupClosed)
+	return c.wait(cl, stop, errStopped)
 }
 
 // beat is one heartbeat on its way to a group's raft.
@@ -110,15 +113,16 @@ type beat struct {
 	c      *conn
 	id     uint64
 	target uint64
+	prompt bool // the reply is to leave at once
 	req    raft.AppendEntriesRequest
 }
 
 // serveHeartbeats hands the heartbeats of one frame to their groups, each of which runs raft's handler on its own
 // goroutine: the handler may block on the stable store when the term changes, for as long as the disk is full.
-func (c *conn) serveHeartbeats(payload []byte) error {
+func (c *conn) serveHeartbeats(flags uint8, payload []byte) error {
 	d := &decoder{b: payload}
 	for n := d.u32(); n > 0 && d.err == nil; n-- {
-		b := beat{c: c, id: d.u64()}
+		b := beat{c: c, id: d.u64(), prompt: flags&flagPrompt != 0}
 		group := GroupID(d.u64())
 		b.target = d.u64()
 		b.req.Term = d.u64()

@@ -244,7 +244,7 @@ func (g *Group) answerBeat(b beat, r raft.RPCResponse) {
 	case !ok:
 		b.c.refuseBeat(b.id, codeRaft, fmt.Errorf("unexpected response %T", r.Response))
 	default:
-		b.c.answerBeat(b.id, resp, g.opts.Prompt)
+		b.c.answerBeat(b.id, resp, b.prompt || g.opts.Prompt)
 	}
 }
 
