@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,6 +83,20 @@ func (barrierFuture) Response() any { return nil }
 type logGuard struct {
 	*raftlog.Log
 	raft atomic.Pointer[raft.Raft] // nil until NewRaft has returned: nothing is committed by then
+}
+
+// StoreLogs implements raft.LogStore. A leader of hashicorp/raft v1.7.3 goes on with a configuration whether or not it could store the entry (Raft.appendConfigurationEntry): it would count
+// votes by it, take it for committed with whatever comes to stand at its index, and make the next change on top of it, two steps from what the others have; quorums of those
+// need not meet. So the log is poisoned; opened again, the replica has the configuration that is in it.
+func (g *logGuard) StoreLogs(logs []*raft.Log) error {
+	err := g.Log.StoreLogs(logs)
+	if err == nil || !slices.ContainsFunc(logs, func(l *raft.Log) bool { return l.Type == raft.LogConfiguration }) {
+		return err
+	}
+	if node := g.raft.Load(); node != nil && node.State() != raft.Leader {
+		return err // a follower looks at the entry when it is stored
+	}
+	return g.Poison(fmt.Errorf("%w: the entry of a new configuration could not be stored: %w", raftlog.ErrOutOfStep, err))
 }
 
 // DeleteRange implements raft.LogStore. Raft's main goroutine calls it, which is the one that moves the commit index.

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-log/flotilla/proto/record"
+	"github.com/flotilla-log/flotilla/raftlog"
+	"github.com/flotilla-log/flotilla/raftlog/vfs"
 )
 
 // srv reads "id@address" with "?" behind it for a non-voter; the address is the part of the ID before "-" if there is none.
@@ -252,6 +255,38 @@ func TestReconcileWaitsAndIsResumed(t *testing.T) {
 		t.Errorf("the voters are %s", v)
 	}
 	c.nodes[2].stop()
+	c.fill(5, 100)
+	c.ensureSame()
+}
+
+// A leader that cannot store a change of the configuration must not go on with it: hashicorp/raft would.
+func TestConfigurationThatCannotBeStored(t *testing.T) {
+	c := newCluster(t, 3)
+	c.fill(5, 100)
+	c.addNode(1).start()
+	joins := c.nodes[3].server
+	var desired []raft.Server
+	for _, n := range c.nodes {
+		desired = append(desired, n.server)
+	}
+	full := c.leader()
+	before := full.rep.raft.GetConfiguration().Configuration().Servers
+	full.disk.Add(vfs.Rule{Op: vfs.OpWrite, Err: vfs.ErrNoSpace})
+	c.eventually("the leader cannot add a server", func() bool {
+		_, err := full.rep.Reconcile(testContext(t), desired, c.caughtUp)
+		return errors.Is(err, ErrFailed) || errors.Is(err, raftlog.ErrOutOfStep)
+	})
+	c.eventually("the failure is reported", func() bool { return full.count(EventFailed) == 1 })
+	full.disk.Clear()
+	full.discard()
+	full.start()
+	if got := full.rep.raft.GetConfiguration().Configuration().Servers; !slices.Equal(got, before) {
+		t.Errorf("the configuration is %v, and was %v before the disk was full", got, before)
+	}
+	c.reconcile(desired)
+	if !strings.Contains(c.voters(), string(joins.ID)) {
+		t.Errorf("the voters are %s", c.voters())
+	}
 	c.fill(5, 100)
 	c.ensureSame()
 }

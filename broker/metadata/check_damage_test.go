@@ -203,7 +203,7 @@ func TestDamageWhileOpen(t *testing.T) {
 	e.Data[0] ^= 1
 	must(t, l.LogBackend.StoreLog(e))
 	var told error
-	l.onDamage = func(err error) { told = err }
+	l.fail = func(err error) { told = err }
 	if err := l.GetLog(1, e); !errors.Is(err, ErrDamaged) || !errors.Is(told, ErrDamaged) {
 		t.Errorf("%v; told: %v", err, told)
 	}

@@ -665,6 +665,35 @@ func TestFollowerThatCannotWrite(t *testing.T) {
 	}
 }
 
+// A leader that cannot store a change of the members must not go on with it, as hashicorp/raft does. Where nothing can be stored any more, the change is not even begun, and the node goes on.
+func TestConfigurationThatCannotBeStored(t *testing.T) {
+	for name, add := range map[string]func(*Node, context.Context) error{
+		"any more": func(n *Node, ctx context.Context) error { return n.AddServer(ctx, 2, "x", false) },
+		"at that very moment": func(n *Node, ctx context.Context) error {
+			return waitFuture(ctx, n.raft.AddNonvoter("2-x", "2", 0, changeTimeout))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newTestCluster(t, 1)
+			c.bootstrap()
+			n := c.leader()
+			if err := n.logs.LogBackend.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if add(n.Node, c.ctx(patience)) == nil {
+				t.Fatal("added a server without storing anything")
+			}
+			if name == "any more" {
+				if len(n.failed) > 0 || len(n.Servers()) != 1 {
+					t.Errorf("%d failures, members %v", len(n.failed), n.Servers())
+				}
+			} else if err := <-n.failed; !errors.Is(err, ErrConfigurationNotStored) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestCloseWithoutVoteStore: raft's main goroutine ends when a term cannot be stored; the node closes all the same, so that the broker can stop.
 func TestCloseWithoutVoteStore(t *testing.T) {
 	c := newTestCluster(t, 1, 2, 3)

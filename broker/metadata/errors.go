@@ -26,6 +26,8 @@ var (
 	// ErrDamaged: the group's log, snapshots, term or vote do not have the bits that were stored. A member that may have forgotten what it acknowledged, or whom it
 	// voted for, must not come back: empty the whole data directory, and the broker joins as a new incarnation, whose replicas are rebuilt from the others.
 	ErrDamaged = errors.New("metadata: damaged")
+	// ErrConfigurationNotStored: this broker led the group, and could not write down a change of its members; raft has it in memory all the same. Start the broker again.
+	ErrConfigurationNotStored = errors.New("metadata: a change of the group's members could not be stored, so this broker has to be started again")
 	// ErrPledged: the broker has promised its first vote to another attempt at bootstrapping.
 	ErrPledged = errors.New("metadata: pledged to another bootstrap")
 )

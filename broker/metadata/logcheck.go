@@ -209,8 +209,8 @@ func (l *logStore) GetLog(index uint64, out *raft.Log) error {
 	if err == nil && index >= l.from.Load() {
 		_, _, err = withoutCheck(index, out)
 	}
-	if errors.Is(err, ErrDamaged) && l.onDamage != nil {
-		l.onDamage(err)
+	if errors.Is(err, ErrDamaged) && l.fail != nil {
+		l.fail(err)
 	}
 	return err
 }

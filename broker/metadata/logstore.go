@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -34,8 +35,9 @@ type LogBackend interface {
 type logStore struct {
 	LogBackend
 	failed atomic.Pointer[error]
-	// onDamage is told of a damaged entry that was read.
-	onDamage func(error)
+	// fail is told why the node must not go on: a damaged entry was read, or see StoreLogs.
+	fail func(error)
+	raft atomic.Pointer[raft.Raft] // nil until NewRaft has returned
 
 	from atomic.Uint64 // seal.from, for readers
 
@@ -78,17 +80,21 @@ func openLog(dir string) (l *logStore, err error) {
 // StoreLog implements raft.LogStore.
 func (l *logStore) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Log{log}) }
 
-// StoreLogs implements raft.LogStore.
+// StoreLogs implements raft.LogStore. A leader of hashicorp/raft v1.7.3 goes on with a configuration whether or not it could store the entry, and counts votes by it. So the broker
+// must not go on then: its next start finds the configuration that is in the log. Node.reconfigure sees to it that this happens only to a disk that fails at that very moment.
 func (l *logStore) StoreLogs(logs []*raft.Log) error {
 	l.gate <- struct{}{}
 	defer func() { <-l.gate }()
 	err := l.storeChecked(logs)
-	if err != nil {
-		l.failed.Store(&err)
-		return err
+	if err == nil {
+		l.failed.Store(nil)
+		return nil
 	}
-	l.failed.Store(nil)
-	return nil
+	l.failed.Store(&err)
+	if node := l.raft.Load(); node != nil && node.State() == raft.Leader && slices.ContainsFunc(logs, func(e *raft.Log) bool { return e.Type == raft.LogConfiguration }) {
+		l.fail(fmt.Errorf("%w: %w", ErrConfigurationNotStored, err))
+	}
+	return err
 }
 
 var errStoreFailed = errors.New("the follower cannot write its log")

@@ -181,7 +181,7 @@ func (n *Node) openStores() (*logStore, raft.SnapshotStore, error) {
 
 // withSnapshots checks the snapshots and closes the log on an error.
 func (n *Node) withSnapshots(logs *logStore, store raft.SnapshotStore) (*logStore, raft.SnapshotStore, error) {
-	logs.onDamage = n.fail
+	logs.fail = n.fail
 	snapshots, err := newCheckedSnapshots(store, n.log)
 	if err != nil {
 		return nil, nil, errors.Join(err, logs.Close())
@@ -247,6 +247,7 @@ func (n *Node) startRaft(snapshots raft.SnapshotStore) error {
 	if err != nil {
 		return errors.Join(err, group.Close())
 	}
+	n.logs.raft.Store(n.raft)
 	n.elector = election.New(n.raft, group, n.serverID(), nil, quiet(n.log))
 	n.observer = raft.NewObserver(n.observations, false, func(o *raft.Observation) bool {
 		n.elector.Observe(o)

@@ -48,21 +48,26 @@ func (n *Node) AddServer(ctx context.Context, id api.BrokerID, incarnation strin
 	if voter {
 		add = n.raft.AddVoter
 	}
-	return n.reconfigure(ctx, id, add(MemberID(id, incarnation), ServerAddress(id), 0, changeTimeout))
+	return n.reconfigure(ctx, id, func() raft.IndexFuture { return add(MemberID(id, incarnation), ServerAddress(id), 0, changeTimeout) })
 }
 
 // DemoteServer takes a broker's vote. Leader only: ErrNotLeader.
 func (n *Node) DemoteServer(ctx context.Context, s Server) error {
-	return n.reconfigure(ctx, s.Broker, n.raft.DemoteVoter(s.ServerID, 0, changeTimeout))
+	return n.reconfigure(ctx, s.Broker, func() raft.IndexFuture { return n.raft.DemoteVoter(s.ServerID, 0, changeTimeout) })
 }
 
 // RemoveServer removes a member. Leader only: ErrNotLeader.
 func (n *Node) RemoveServer(ctx context.Context, s Server) error {
-	return n.reconfigure(ctx, s.Broker, n.raft.RemoveServer(s.ServerID, 0, changeTimeout))
+	return n.reconfigure(ctx, s.Broker, func() raft.IndexFuture { return n.raft.RemoveServer(s.ServerID, 0, changeTimeout) })
 }
 
-func (n *Node) reconfigure(ctx context.Context, id api.BrokerID, f raft.IndexFuture) error {
-	err := waitFuture(ctx, f)
+// reconfigure changes the configuration, after something else was stored: a leader whose disk is full loses leadership over that, and not over an entry that raft would take for stored
+// (logStore.StoreLogs).
+func (n *Node) reconfigure(ctx context.Context, id api.BrokerID, change func() raft.IndexFuture) error {
+	err := waitFuture(ctx, n.raft.Barrier(changeTimeout))
+	if err == nil {
+		err = waitFuture(ctx, change())
+	}
 	if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) {
 		err = fmt.Errorf("%w: %w", ErrNotLeader, err)
 	}
