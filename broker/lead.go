@@ -16,6 +16,9 @@ type leadState struct {
 	term           uint64    // in which this replica leads; 0 while it does not
 	preferredSince time.Time // since when the preferred leader could take over; zero if it cannot
 	progress       progress  // where the log ended lately; see caughtUp
+	// current: the metadata here are not older than this leadership. Only then are voters changed: what an earlier leader has reported as settled is known then, and
+	// files that were deleted because of that are not counted on.
+	current bool
 }
 
 // maxLag is how many entries a replica may be behind to count as caught up: what remains passes in a moment.
@@ -96,28 +99,81 @@ func (h *hosted) announce() time.Duration {
 	return h.m.b.cfg.Timing.ReconcileEvery
 }
 
-// reconcile moves the Raft configuration to the replicas that the metadata wants, and reports the voters once they are that. Only then: what is
-// reported as settled may cost the others their files.
+// reconcile moves the Raft configuration to the replicas that the metadata wants, step by step, and reports the voters.
 func (h *hosted) reconcile(r *partition.Replica) time.Duration {
-	_, p := h.assigned()
-	if h.settled(p, r) {
+	if p := h.newest(); p == nil || h.settled(p, r) {
 		return 0
 	}
 	every := h.m.b.cfg.Timing.ReconcileEvery
 	ctx, cancel := context.WithTimeout(h.ctx, 3*h.m.b.cfg.Timing.CallTimeout)
 	defer cancel()
-	done, err := r.Reconcile(ctx, metadata.Servers(p.Replicas), func(s raft.Server) bool { return h.caughtUp(ctx, r, s) })
-	if err != nil {
-		h.log.Debug("moving the replicas", "error", err)
+	p := h.toReconcile(ctx, r)
+	if p == nil {
 		return every
 	}
-	if !done {
+	done, err := r.Reconcile(ctx, metadata.Servers(p.Replicas), func(s raft.Server) bool { return h.caughtUp(ctx, r, s) })
+	h.report(r, p, done)
+	switch {
+	case err != nil:
+		h.log.Debug("moving the replicas", "error", err)
+		return every
+	case !done:
 		return min(every, 200*time.Millisecond)
 	}
-	h.m.b.reporter.post(metadata.PartitionReport{
-		TP: h.tp, Group: h.group, Leader: h.m.b.cfg.ID, Epoch: int32(h.lead.term), Voters: p.Replicas, Revision: p.Revision,
-	})
 	return every // until the metadata says so
+}
+
+// newest is the partition as this broker's metadata has it now; nil if there is no such partition any more.
+func (h *hosted) newest() *metadata.Partition {
+	if p := h.m.b.node.State().Find(h.tp); p != nil && p.Group == h.group {
+		return p
+	}
+	return nil
+}
+
+// toReconcile is newest, from metadata that is not older than this leadership if voters have to be changed; nil if it cannot be told.
+func (h *hosted) toReconcile(ctx context.Context, r *partition.Replica) *metadata.Partition {
+	if p := h.newest(); p == nil || h.lead.current || h.arrived(p, r) {
+		return p
+	}
+	if h.lead.current = h.m.b.syncMetadata(ctx); !h.lead.current {
+		return nil
+	}
+	return h.newest()
+}
+
+// report tells the metadata the voters: while they move, as the controller plans with them, and as settled when they are those of p. Only then: what is reported as settled may cost the
+// others their files.
+func (h *hosted) report(r *partition.Replica, p *metadata.Partition, done bool) {
+	voters := p.Replicas
+	if !done {
+		voters = committedVoters(r)
+		if len(voters) == 0 || sameVoters(voters, p.Voters) {
+			return
+		}
+	}
+	h.m.b.reporter.post(metadata.PartitionReport{
+		TP: h.tp, Group: h.group, Leader: h.m.b.cfg.ID, Epoch: int32(h.lead.term), Voters: voters, Revision: p.Revision, Moving: !done,
+	})
+}
+
+// committedVoters are those of the latest configuration; nil while that is not committed.
+func committedVoters(r *partition.Replica) []metadata.Replica {
+	st := r.Status()
+	if !st.ConfigurationCommitted {
+		return nil
+	}
+	var out []metadata.Replica
+	for _, s := range st.Servers {
+		if id, ok := metadata.ParseServerAddress(s.Address); ok && s.Suffrage == raft.Voter {
+			out = append(out, metadata.Replica{Broker: id, ServerID: string(s.ID)})
+		}
+	}
+	return out
+}
+
+func sameVoters(a, b []metadata.Replica) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(r metadata.Replica) bool { return !slices.Contains(b, r) })
 }
 
 // settled says that the metadata and the Raft configuration agree on everything.
@@ -125,11 +181,13 @@ func (h *hosted) settled(p *metadata.Partition, r *partition.Replica) bool {
 	if p.Leader != h.m.b.cfg.ID || p.LeaderEpoch != int32(h.lead.term) || p.Settled != p.Revision || p.Moving() {
 		return false
 	}
+	return h.arrived(p, r)
+}
+
+// arrived says that the Raft configuration is the desired one.
+func (h *hosted) arrived(p *metadata.Partition, r *partition.Replica) bool {
 	servers := r.Status().Servers
-	if len(servers) != len(p.Replicas) {
-		return false
-	}
-	return !slices.ContainsFunc(p.Replicas, func(want metadata.Replica) bool { return !slices.Contains(servers, want.Server()) })
+	return len(servers) == len(p.Replicas) && !slices.ContainsFunc(p.Replicas, func(want metadata.Replica) bool { return !slices.Contains(servers, want.Server()) })
 }
 
 // caughtUp asks the replica's broker how far it is. It may vote when it lacks few entries, or, where many come all the time, only those of the last moment.

@@ -50,7 +50,7 @@ func MakePlan(v View, lim Limits) Plan {
 	p.slots = lim.MaxMoving
 	for _, t := range v.State.SortedTopics() {
 		for _, part := range t.Partitions {
-			if part.Moving() {
+			if part.Moving() && p.hasQuorum(part) { // others do not move, and nobody need wait for them
 				p.slots--
 				p.countBuilds(part)
 			}
@@ -63,12 +63,8 @@ func MakePlan(v View, lim Limits) Plan {
 	return p.plan
 }
 
-// countBuilds counts the replicas of a moving partition that have no vote yet. Without a quorum nothing is built, and others need not wait; nor for those
-// that are to be replaced themselves.
+// countBuilds counts the replicas of a moving partition that have no vote yet, but for those that are to be replaced themselves.
 func (p *planner) countBuilds(part *metadata.Partition) {
-	if !p.hasQuorum(part) {
-		return
-	}
 	for _, r := range part.Replicas {
 		if _, _, bad := p.fault(part, r); !bad && !slices.Contains(part.Voters, r) {
 			p.building[r.Broker]++
@@ -216,7 +212,7 @@ func (p *planner) hasQuorum(part *metadata.Partition) bool {
 }
 
 // substitute returns the desired replicas with the faulty ones replaced: by a fresh one on the same broker where that is there to stay, else by one on
-// another. false if nothing can be replaced, or not yet, for the brokers concerned build as many replicas as they may.
+// another, which may still have one from before. false if nothing can be replaced, or not yet, for the brokers concerned build as many replicas as they may.
 func (p *planner) substitute(r repair) (next []metadata.Replica, why string, ok bool) {
 	next = slices.Clone(r.p.Replicas)
 	for i, old := range r.p.Replicas {
@@ -237,11 +233,14 @@ func (p *planner) substitute(r repair) (next []metadata.Replica, why string, ok 
 			p.block(r.p, fmt.Sprintf("%s, and there is no other broker for its replica", reason))
 			continue
 		}
-		if !p.mayBuild(to.ID) {
-			continue
+		r, there := p.present(r.p, to.ID)
+		if !there {
+			if !p.mayBuild(to.ID) {
+				continue
+			}
+			p.building[to.ID]++
 		}
-		p.building[to.ID]++
-		next[i] = metadata.Replica{Broker: to.ID}
+		next[i] = r
 		p.load.replicas[old.Broker]--
 		p.load.replicas[to.ID]++
 		why, ok = join(why, fmt.Sprintf("%s: to broker %d", reason, to.ID)), true

@@ -2,7 +2,6 @@ package controller
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/metadata"
@@ -78,11 +77,11 @@ func (p *planner) targetReplicas(part *metadata.Partition) (next []metadata.Repl
 	return next, fresh
 }
 
-// present is the partition's replica on a broker, desired or still voting, if its files are there as far as is known.
+// present is the partition's replica that a broker has already; false and one that is to be made if it has none.
 func (p *planner) present(part *metadata.Partition, id api.BrokerID) (metadata.Replica, bool) {
 	b := p.State.Brokers[id]
-	for _, r := range slices.Concat(part.Replicas, part.Voters) {
-		if r.Broker == id && b != nil && incarnation(r) == b.Incarnation && !part.IsQuarantined(r.ServerID) {
+	if b != nil {
+		if r, ok := part.Usable(id, b.Incarnation); ok {
 			return r, true
 		}
 	}

@@ -3,28 +3,23 @@ package controller
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 
 	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/metadata"
 )
 
-// ReplicasOn counts the partitions of which a broker has a replica, desired or voting.
+// ReplicasOn counts the partitions of which a broker has a replica that is desired or may have a vote.
 func ReplicasOn(s *metadata.State, id api.BrokerID) int {
 	n := 0
 	for _, t := range s.Topics {
 		for _, p := range t.Partitions {
-			if has(p.Replicas, id) || has(p.Voters, id) {
+			if p.On(id) {
 				n++
 			}
 		}
 	}
 	return n
-}
-
-func has(list []metadata.Replica, id api.BrokerID) bool {
-	return slices.ContainsFunc(list, func(r metadata.Replica) bool { return r.Broker == id })
 }
 
 // BrokerState derives what Status shows. A broker that the registry does not know counts as left.

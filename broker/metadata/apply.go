@@ -150,7 +150,7 @@ func (c *RemoveBroker) apply(ch *change) (Result, error) {
 	}
 	for _, t := range ch.s.SortedTopics() {
 		for _, p := range t.Partitions {
-			if hasBroker(p.Replicas, c.ID) || hasBroker(p.Voters, c.ID) {
+			if p.On(c.ID) {
 				return Result{}, api.Errorf(api.CodePolicyViolation, "broker %d has replicas, for example of %s", c.ID, p)
 			}
 		}

@@ -117,7 +117,7 @@ func describeTopics(out *bytes.Buffer, before, after *State) {
 		for i, p := range t.Partitions {
 			if old == nil || i >= len(old.Partitions) || old.Partitions[i] != p {
 				fmt.Fprintf(out, ">   %s group=%d replicas=%s voters=%s leader=%d epoch=%d revision=%d settled=%d%s\n",
-					p, p.Group, names(p.Replicas), names(p.Voters), p.Leader, p.LeaderEpoch, p.Revision, p.Settled, quarantines(p))
+					p, p.Group, names(p.Replicas), names(p.Voters), p.Leader, p.LeaderEpoch, p.Revision, p.Settled, beside(p))
 			}
 		}
 	}
@@ -136,8 +136,12 @@ func names(list []Replica) string {
 	return strings.Join(ids, ",")
 }
 
-func quarantines(p *Partition) string {
+// beside is what most partitions have none of.
+func beside(p *Partition) string {
 	s := ""
+	if len(p.Former) > 0 {
+		s += " former=" + names(p.Former)
+	}
 	for _, q := range p.Quarantined {
 		s += fmt.Sprintf(" quarantined=%s(%s)", q.ServerID, q.Reason)
 	}

@@ -144,7 +144,7 @@ func (ch *change) applicable(p *Partition, r *ReplicaChange) bool {
 		if a.ServerID == "" && ch.s.Brokers[a.Broker] == nil {
 			return false
 		}
-		if a.ServerID != "" && !slices.Contains(p.Replicas, a) && !slices.Contains(p.Voters, a) {
+		if a.ServerID != "" && !slices.Contains(p.Known(), a) {
 			return false
 		}
 	}
@@ -152,12 +152,14 @@ func (ch *change) applicable(p *Partition, r *ReplicaChange) bool {
 }
 
 func (ch *change) setReplicas(p *Partition, replicas []Replica) {
+	replicas = ch.withUsable(p, replicas)
 	if slices.Equal(p.Replicas, replicas) {
 		return
 	}
 	begun := p.Begun()
 	atOriginal := p.Reassignment != nil && slices.Equal(BrokerIDs(p.Replicas), p.Reassignment.Original)
 	p = ch.ownPartition(p)
+	known := p.Known()
 	p.Replicas = nil
 	for _, a := range replicas {
 		if a.ServerID == "" {
@@ -165,6 +167,7 @@ func (ch *change) setReplicas(p *Partition, replicas []Replica) {
 		}
 		p.Replicas = append(p.Replicas, a)
 	}
+	p.Former = ch.former(p, known)
 	p.Revision++
 	p.dropQuarantines()
 	switch {
@@ -176,11 +179,36 @@ func (ch *change) setReplicas(p *Partition, replicas []Replica) {
 	ch.settleReassignment(p)
 }
 
+// withUsable puts in the replicas that brokers have already where the list leaves it open which one a broker is to have.
+func (ch *change) withUsable(p *Partition, replicas []Replica) []Replica {
+	out := slices.Clone(replicas)
+	for i, a := range out {
+		if b := ch.s.Brokers[a.Broker]; a.ServerID == "" && b != nil {
+			if r, ok := p.Usable(b.ID, b.Incarnation); ok {
+				out[i] = r
+			}
+		}
+	}
+	return out
+}
+
+// former are those of the replicas known until now that are not desired any more. Those whose brokers lost their disks are forgotten: there is nothing to be kept of them.
+func (ch *change) former(p *Partition, known []Replica) []Replica {
+	var out []Replica
+	for _, r := range known {
+		b := ch.s.Brokers[r.Broker]
+		if b != nil && r.of(b.ID, b.Incarnation) && !contains(p.Replicas, r.ServerID) && !contains(out, r.ServerID) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
 // dropQuarantines forgets replicas that nobody has any use for any more.
 func (p *Partition) dropQuarantines() {
 	var keep []Quarantine
 	for _, q := range p.Quarantined {
-		if contains(p.Replicas, q.ServerID) || contains(p.Voters, q.ServerID) {
+		if slices.Contains(p.Known(), q.Replica) {
 			keep = append(keep, q)
 		}
 	}
@@ -205,10 +233,15 @@ func (ch *change) report(r *PartitionReport) bool {
 	next := *p
 	next.Leader, next.LeaderEpoch = r.Leader, r.Epoch
 	// A new leader whose metadata lags knows less than the last report did about what is desired.
-	if len(r.Voters) > 0 && r.Revision >= p.Settled {
-		next.Settled = r.Revision
+	if known := r.Revision > p.Settled || r.Revision == p.Settled && !r.Moving; len(r.Voters) > 0 && known {
 		if !sameReplicas(p.Voters, r.Voters) {
 			next.Voters = slices.Clone(r.Voters)
+		}
+		if !r.Moving {
+			next.Settled = r.Revision
+		}
+		if next.Settled == p.Revision {
+			next.Former = nil
 		}
 	}
 	next.dropQuarantines()
@@ -224,7 +257,7 @@ func (ch *change) report(r *PartitionReport) bool {
 // same compares what reports change.
 func (p *Partition) same(q *Partition) bool {
 	return p.Leader == q.Leader && p.LeaderEpoch == q.LeaderEpoch && p.Settled == q.Settled &&
-		slices.Equal(p.Voters, q.Voters) && slices.Equal(p.Quarantined, q.Quarantined)
+		slices.Equal(p.Voters, q.Voters) && slices.Equal(p.Former, q.Former) && slices.Equal(p.Quarantined, q.Quarantined)
 }
 
 func (c *QuarantineReplica) apply(ch *change) (Result, error) {
@@ -232,12 +265,12 @@ func (c *QuarantineReplica) apply(ch *change) (Result, error) {
 	if p == nil || p.Group != c.Group {
 		return Result{}, api.Errorf(api.CodeUnknownTopicOrPartition, "there is no partition %s/%d of group %d", c.TP.Topic, c.TP.Partition, c.Group)
 	}
-	i := slices.IndexFunc(append(slices.Clone(p.Replicas), p.Voters...), func(r Replica) bool { return r.ServerID == c.ServerID })
+	known := p.Known()
+	i := slices.IndexFunc(known, func(r Replica) bool { return r.ServerID == c.ServerID })
 	if i < 0 || p.IsQuarantined(c.ServerID) {
 		return Result{}, nil
 	}
-	r := append(slices.Clone(p.Replicas), p.Voters...)[i]
-	q := Quarantine{Replica: r, Reason: c.Reason}
+	q := Quarantine{Replica: known[i], Reason: c.Reason}
 	next := ch.ownPartition(p)
 	next.Quarantined = append(slices.Clone(p.Quarantined), q)
 	return Result{}, nil

@@ -137,10 +137,12 @@ type PartitionReport struct {
 	// Leader reports its own ID; api.NoBroker reports that this epoch's leader stepped down.
 	Leader api.BrokerID `json:"leader"`
 	Epoch  int32        `json:"epoch"`
-	// Voters of the latest configuration, committed or not. nil: unchanged.
+	// Voters of the last committed configuration. nil: unchanged.
 	Voters []Replica `json:"voters,omitempty"`
 	// Revision is the Partition.Revision that the leader had seen before it read Voters.
 	Revision uint64 `json:"revision"`
+	// Moving: Voters are not those of Revision yet.
+	Moving bool `json:"moving,omitempty"`
 }
 
 // QuarantineReplica records that a replica's files are damaged. The controller then gives the broker a fresh replica.

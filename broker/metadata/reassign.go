@@ -112,15 +112,15 @@ func (ch *change) checkTarget(p *Partition, target []api.BrokerID) *api.Error {
 	return nil
 }
 
-// cancelReassignment goes back to the brokers from before. Replicas that are still there, desired or voting, are kept.
+// cancelReassignment goes back to the brokers from before. Replicas that are still there are kept (withUsable).
 func (ch *change) cancelReassignment(p *Partition) *api.Error {
 	if p.Reassignment == nil {
 		return api.Errorf(api.CodeNoReassignmentInProgress, "%s is not being reassigned", p)
 	}
 	var back []Replica
 	for _, id := range p.Reassignment.Original {
-		if r, ok := p.replicaOn(id); ok || ch.s.Brokers[id] != nil {
-			back = append(back, r)
+		if ch.s.Brokers[id] != nil {
+			back = append(back, Replica{Broker: id})
 		}
 	}
 	if len(back) == 0 {
@@ -131,18 +131,6 @@ func (ch *change) cancelReassignment(p *Partition) *api.Error {
 	p.Revision++
 	ch.setReplicas(p, back)
 	return nil
-}
-
-// replicaOn is the partition's replica on a broker, desired or voting; else, with false, one that is to be made.
-func (p *Partition) replicaOn(id api.BrokerID) (Replica, bool) {
-	for _, list := range [][]Replica{p.Replicas, p.Voters} {
-		for _, r := range list {
-			if r.Broker == id && !p.IsQuarantined(r.ServerID) {
-				return r, true
-			}
-		}
-	}
-	return Replica{Broker: id}, false
 }
 
 // settleReassignment ends the reassignment of a partition that may be changed when the voters are those of the target; and it begins one that moves no data, as

@@ -22,8 +22,7 @@ func TestReassignmentChangesTheFactor(t *testing.T) {
 		p = part()
 		var next []Replica
 		for _, id := range target {
-			r, _ := p.replicaOn(id)
-			next = append(next, r)
+			next = append(next, Replica{Broker: id})
 		}
 		m.must(&SetReplicas{Changes: []ReplicaChange{{Group: p.Group, TP: tp, Revision: p.Revision, Replicas: next}}})
 		if p = part(); !p.Begun() || !p.Moving() {
@@ -58,8 +57,7 @@ func TestCancelledReassignmentGoesBack(t *testing.T) {
 		p := part()
 		var next []Replica
 		for _, id := range to {
-			r, _ := p.replicaOn(id)
-			next = append(next, r)
+			next = append(next, Replica{Broker: id})
 		}
 		m.must(&SetReplicas{Changes: []ReplicaChange{{Group: p.Group, TP: tp, Revision: p.Revision, Replicas: next}}})
 	}

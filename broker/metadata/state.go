@@ -88,11 +88,14 @@ type Partition struct {
 	Initial []Replica `json:"initial"`
 	// Voters is what is: the voters of the group's latest configuration, as its leader reported them; Initial before the first report.
 	Voters []Replica `json:"voters"`
+	// Former are replicas that were desired since the voters last were those desired, and are no more: a leader may make, or have made, them voters without a report of it. There are no more
+	// of them than brokers.
+	Former []Replica `json:"former,omitempty"`
 	// Leader is the reported leader, api.NoBroker before the first report or after a report of its loss.
 	Leader api.BrokerID `json:"leader"`
 	// LeaderEpoch is the Raft term of the last report.
 	LeaderEpoch int32 `json:"leader_epoch"`
-	// Quarantined are replicas whose files are damaged, until they are neither desired nor voters.
+	// Quarantined are replicas whose files are damaged, as long as they are Known.
 	Quarantined []Quarantine `json:"quarantined,omitempty"`
 	// Generation is the last one used in a replica's name.
 	Generation int32 `json:"generation"`
@@ -102,7 +105,7 @@ type Partition struct {
 	ByHand bool `json:"by_hand,omitempty"`
 	// Revision counts the changes of Replicas and Reassignment.
 	Revision uint64 `json:"revision"`
-	// Settled is the Revision that the leader knew when it last reported Voters. See Surplus.
+	// Settled is the Revision that the leader knew when it last reported that Voters are those desired. See Surplus.
 	Settled uint64 `json:"settled"`
 }
 
@@ -241,12 +244,34 @@ func (p *Partition) String() string { return p.Topic + "/" + strconv.Itoa(int(p.
 func (p *Partition) Local(broker api.BrokerID, incarnation string) (Replica, bool) {
 	for _, list := range [][]Replica{p.Replicas, p.Voters} {
 		for _, r := range list {
-			if b, inc, _, ok := ParseServerID(r.ServerID); ok && b == broker && inc == incarnation && !p.IsQuarantined(r.ServerID) {
+			if r.of(broker, incarnation) && !p.IsQuarantined(r.ServerID) {
 				return r, true
 			}
 		}
 	}
 	return Replica{}, false
+}
+
+// Known lists the replicas that may have a vote, or shall: those desired, the reported voters, and those desired in between. It may name one twice.
+func (p *Partition) Known() []Replica { return slices.Concat(p.Replicas, p.Voters, p.Former) }
+
+// On says whether the broker has one of the replicas that may have a vote, or shall.
+func (p *Partition) On(id api.BrokerID) bool { return hasBroker(p.Known(), id) }
+
+// Usable is the replica that a broker, in an incarnation, has already, if its files are there and undamaged as far as is known. A desired replica on that broker is this one:
+// a fresh one would take its place, with its vote and what it acknowledged, and the group may need them for its quorum.
+func (p *Partition) Usable(broker api.BrokerID, incarnation string) (Replica, bool) {
+	for _, r := range p.Known() {
+		if r.of(broker, incarnation) && !p.IsQuarantined(r.ServerID) {
+			return r, true
+		}
+	}
+	return Replica{}, false
+}
+
+func (r Replica) of(broker api.BrokerID, incarnation string) bool {
+	b, inc, _, ok := ParseServerID(r.ServerID)
+	return ok && b == broker && inc == incarnation
 }
 
 // Bootstraps says whether the replica is one of those that the group starts with.
