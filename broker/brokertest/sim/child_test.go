@@ -79,7 +79,7 @@ func profile(path string) (end func(), err error) {
 
 // unanswered are the goroutines that wait for an answer that hashicorp/raft v1.7.3 never gives after a shutdown: to a proposal (see partition's README), whether this
 // replica still leads, to a change of the configuration that it has committed and not applied, to a transfer of leadership that had not begun, or to a bootstrap whose term could not be stored.
-var unanswered = regexp.MustCompile(`metadata\.(\(\*Node\)\.bootstrapRaft|waitFuture)\.func1|partition\.\(\*(sequencer\)\.(collect|wait\.func1)|Replica\)\.(ConfirmLeader|Bootstrap|answer)\.func1|transferFuture\)\.Error\.func1)`)
+var unanswered = regexp.MustCompile(`metadata\.(\(\*Node\)\.bootstrapRaft|waitFuture)\.func1|partition\.\(\*(sequencer\)\.(collect|wait\.func1)|Replica\)\.(Bootstrap|answer)\.func1|transferFuture\)\.Error\.func1)`)
 
 // leftovers are the stacks of the bubble's other goroutines.
 func leftovers() string {

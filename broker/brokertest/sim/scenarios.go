@@ -141,6 +141,15 @@ var scenarios = []Plan{
 		Step{At: 2500 * milli, Fault: "kill", Victim: "3", For: 1 * second},
 		Step{At: 2500 * milli, Fault: "flip", Victim: "2", Amount: 8},
 		Step{At: 2510 * milli, Fault: "kill", Victim: "2", For: 100 * milli}),
+	// A broker loses its disk while another joins, and a third is drained: replicas are wanted again on brokers that still have voters from before.
+	with(4, scenario("wanted-again", fast,
+		Step{At: 1533 * milli, Fault: "wipe", Victim: "4", For: 349 * milli},
+		Step{At: 1859 * milli, Fault: "decommission", Victim: "2", For: 3141 * milli})),
+	// Leaders cannot store that a fresh replica joins: raft must not go on as if they had.
+	scenario("full-while-moving", [2]int{5, 20},
+		Step{At: 1344 * milli, Fault: "wipe", Victim: "2", For: 101 * milli},
+		Step{At: 1680 * milli, Fault: "full-disk", Victim: "leader:0", For: 300 * milli},
+		Step{At: 1700 * milli, Fault: "full-disk", Victim: "leader:1", For: 300 * milli}),
 }
 
 // The disks of scenarios: syncs take a fraction of a millisecond, or several.
@@ -151,6 +160,11 @@ var (
 
 func rough(p Plan) Plan {
 	p.RoughStart = true
+	return p
+}
+
+func with(founders int, p Plan) Plan {
+	p.Founders = founders
 	return p
 }
 
