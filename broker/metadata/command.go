@@ -130,7 +130,7 @@ type Report struct {
 }
 
 // PartitionReport is one leader's word. One of an older epoch than the last is skipped, and so is one whose group is not the
-// partition's (any more). A leader should make sure that it still leads (raft.VerifyLeader) before it reports voters.
+// partition's (any more). A leader should make sure that it still leads (partition.Replica.ConfirmLeader) before it reports voters as settled.
 type PartitionReport struct {
 	TP    api.TopicPartition `json:"tp"`
 	Group transport.GroupID  `json:"group"`

@@ -11,7 +11,7 @@ import (
 //
 // They take the place of raft's heartbeats, which cost an idle group several messages a second for each follower, each of which wakes goroutines on both sides. A claim costs 32
 // bytes of a frame and some table look-ups, for all groups together on one goroutine per broker. Raft's own heartbeats go on, ten times to twenty times rarer, as a fallback, and whenever a leader is to be
-// confirmed (VerifyLeader). What claims give is what was made of those:
+// confirmed (Group.Confirm). What claims give is what was made of those:
 //
 //   - A leader knows when each follower's broker last agreed with it, and gives up without a quorum of those (package election).
 //   - A follower knows that its leader still leads. A leader that no longer does says so in the next frame, which leaves at once; and one that merely ceases to claim is not
