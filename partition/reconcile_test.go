@@ -259,6 +259,34 @@ func TestReconcileWaitsAndIsResumed(t *testing.T) {
 	c.ensureSame()
 }
 
+// Of the voters of a committed configuration, one knows only an older one, in which the other has no vote. The leader that brought it about never comes back: the two elect one of them.
+func TestVoterOfAnOlderConfiguration(t *testing.T) {
+	c := newCluster(t, 3)
+	c.fill(5, 100)
+	joins, leader := c.addNode(1), c.leader()
+	joins.start()
+	var behind, leaves *node
+	for _, n := range c.nodes[:3] {
+		switch {
+		case n == leader:
+		case behind == nil:
+			behind = n
+		default:
+			leaves = n
+		}
+	}
+	c.isolate(behind)
+	c.reconcile([]raft.Server{leader.server, behind.server, joins.server})
+	leaves.stop()
+	leader.discard()
+	c.heal()
+	if got := c.leader(joins, behind); got != joins {
+		t.Errorf("%s leads, which lacks entries", got.server.ID)
+	}
+	c.fill(5, 100)
+	c.ensureSame()
+}
+
 // A leader that cannot store a change of the configuration must not go on with it: hashicorp/raft would.
 func TestConfigurationThatCannotBeStored(t *testing.T) {
 	c := newCluster(t, 3)

@@ -22,6 +22,19 @@ func (g *Group) SetPreVoteHandler(fn func(*raft.RequestPreVoteRequest) (granted,
 	g.preVote.Store(&fn)
 }
 
+// SetVoteHandler has fn look at the vote requests of peers before raft does. It may clear the candidate's ID: raft does not ask then whether it knows the candidate as a voter. It runs on a
+// connection's reader and must not block.
+func (g *Group) SetVoteHandler(fn func(*raft.RequestVoteRequest)) { g.vote.Store(&fn) }
+
+// admit shows a vote request to the group's handler.
+func (t *Transport) admit(h header, r *raft.RequestVoteRequest) {
+	if g := t.group(h.group); g != nil && g.meant(h.target) {
+		if fn := g.vote.Load(); fn != nil {
+			(*fn)(r)
+		}
+	}
+}
+
 // answerPreVote answers a pre-vote request in raft's place, if the group's handler does.
 func (t *Transport) answerPreVote(h header, r *raft.RequestPreVoteRequest, to replier) bool {
 	g := t.group(h.group)

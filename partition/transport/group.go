@@ -61,6 +61,7 @@ type Group struct {
 	latest   time.Duration // run's own: when it took a request
 	lively   bool          // run's own: requests come in quick succession
 	preVote  atomic.Pointer[func(*raft.RequestPreVoteRequest) (granted, answered bool)]
+	vote     atomic.Pointer[func(*raft.RequestVoteRequest)]
 	claimant atomic.Pointer[Claimant]
 	claims   groupClaims
 

@@ -61,10 +61,14 @@ func (c *conn) serveControl(h header, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	if r, ok := command.(*raft.RequestPreVoteRequest); ok && c.t.answerPreVote(h, r, c) {
-		return nil
-	}
-	if _, ok := command.(*raft.TimeoutNowRequest); ok {
+	switch r := command.(type) {
+	case *raft.RequestPreVoteRequest:
+		if c.t.answerPreVote(h, r, c) {
+			return nil
+		}
+	case *raft.RequestVoteRequest:
+		c.t.admit(h, r)
+	case *raft.TimeoutNowRequest:
 		c.t.unstick(h.group)
 	}
 	c.t.deliver(newServed(h, command, len(payload), c))

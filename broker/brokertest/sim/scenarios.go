@@ -2,7 +2,7 @@ package sim
 
 // scenarios are schedules with a name. Each belongs to a bug that was found once, by the simulation, by scripts/chaos or by a test, and would show it again, or
 // to a fault that a change of the write path must survive. The README says which is which.
-// A schedule's place is its seed in TestScenarios: new ones come last.
+// A schedule's place is its seed in TestScenarios, unless it has one: new ones come last.
 var scenarios = []Plan{
 	scenario("wipe-leader", fast, Step{At: 500 * milli, Fault: "wipe", Victim: "leader:2", For: 100 * milli}),
 	// A producer in backoff with a batch that has lingered long enough: time stands still if it spins.
@@ -150,6 +150,11 @@ var scenarios = []Plan{
 		Step{At: 1344 * milli, Fault: "wipe", Victim: "2", For: 101 * milli},
 		Step{At: 1680 * milli, Fault: "full-disk", Victim: "leader:0", For: 300 * milli},
 		Step{At: 1700 * milli, Fault: "full-disk", Victim: "leader:1", For: 300 * milli}),
+	// A leader moves its partition on while a voter is down, and loses its files: that voter must vote for one that it does not know as a voter.
+	seeded(1, scenario("older-configuration", [2]int{1, 5},
+		Step{At: 1035 * milli, Fault: "decommission", Victim: "2", For: 3709 * milli},
+		Step{At: 1208 * milli, Fault: "restart", Victim: "3", For: 506 * milli},
+		Step{At: 1560 * milli, Fault: "delete-down", Victim: "1", For: 143 * milli, Amount: 3})),
 }
 
 // The disks of scenarios: syncs take a fraction of a millisecond, or several.
@@ -160,6 +165,11 @@ var (
 
 func rough(p Plan) Plan {
 	p.RoughStart = true
+	return p
+}
+
+func seeded(seed uint64, p Plan) Plan {
+	p.Seed = seed
 	return p
 }
 

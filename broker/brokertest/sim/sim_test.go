@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -81,7 +82,7 @@ func TestScenarios(t *testing.T) {
 	if testing.Short() || raceDetector {
 		names = names[:min(len(names), 3)]
 	}
-	s.all(len(names), func(i int) (string, uint64) { return names[i].Name, uint64(i) + 1 })
+	s.all(len(names), func(i int) (string, uint64) { return names[i].Name, cmp.Or(names[i].Seed, uint64(i)+1) })
 	s.report()
 }
 

@@ -78,6 +78,7 @@ type Group interface {
 	Gone(raft.ServerAddress) bool
 	WatchGone(func(raft.ServerAddress, bool)) (cancel func())
 	SetPreVoteHandler(func(*raft.RequestPreVoteRequest) (granted, answered bool))
+	SetVoteHandler(func(*raft.RequestVoteRequest))
 	RequestPreVote(raft.ServerID, raft.ServerAddress, *raft.RequestPreVoteRequest, *raft.RequestPreVoteResponse) error
 	Campaign(stuck uint64) bool
 	StepDown(term uint64) bool
@@ -137,6 +138,7 @@ func New(r Raft, g Group, id raft.ServerID, nudge func(), log hclog.Logger) *Ele
 	e.timer = time.AfterFunc(time.Hour, e.fire)
 	e.timer.Stop()
 	g.SetPreVoteHandler(e.answer)
+	g.SetVoteHandler(e.admit)
 	e.unwatch = g.WatchGone(e.peerGone)
 	g.SetClaimant(e)
 	e.begin(e.look(), vacancy, Stagger)
@@ -164,7 +166,9 @@ func (e *Elector) Observe(o *raft.Observation) {
 	case raft.RaftState:
 		e.group.TellClaims()
 	case raft.RequestVoteRequest:
-		e.leaveField(raft.ServerID(o.ID), o.Term, position{o.LastLogIndex, o.LastLogTerm})
+		if len(o.ID) > 0 { // else admit has
+			e.leaveField(raft.ServerID(o.ID), o.Term, position{o.LastLogIndex, o.LastLogTerm})
+		}
 	}
 }
 
@@ -390,26 +394,41 @@ func (e *Elector) preVotes(s *situation, term uint64) (won bool, later uint64) {
 }
 
 // answer is asked before raft about a pre-vote request.
+//
+// The candidate need not be a voter as far as is known here (Raft dissertation, section 4.1): a configuration may be committed that this replica, whose vote it takes to elect somebody, has yet to get
+// from whoever is elected. hashicorp/raft refuses such candidates, but for a replica without any configuration, so they are answered here; see admit. Who has the same log has the same
+// configuration, and is no voter in it.
 func (e *Elector) answer(req *raft.RequestPreVoteRequest) (granted, answered bool) {
 	s := e.look()
 	candidate := slices.IndexFunc(s.voters, func(v raft.Server) bool { return v.ID == raft.ServerID(req.ID) })
 	theirs := position{index: req.LastLogIndex, term: req.LastLogTerm}
-	// A new replica may have heard of a leader and got nothing of it, not even the configuration. Like raft, it then votes for whoever asks.
-	empty := s.last == position{}
-	if !s.vacant || candidate < 0 && !empty || req.Term < s.term || s.last.ahead(theirs) {
+	known := candidate >= 0 || s.last == position{}
+	if !s.vacant || !known && theirs == s.last || req.Term < s.term || s.last.ahead(theirs) {
 		return false, false // raft will refuse, or knows better
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.now()
-	better := theirs == s.last && s.rank >= 0 && s.rank < s.rankOf(candidate)
+	better := theirs == s.last && s.rank >= 0 && candidate >= 0 && s.rank < s.rankOf(candidate)
 	stands := !e.campaign.IsZero() && now.Sub(e.campaign) < holdBack && !theirs.ahead(s.last)
 	if stands || e.claim.After(now) && better || e.held.until(s.leader, s.term, s.last).After(now) && e.held.candidate != raft.ServerID(req.ID) {
 		return false, true
 	}
 	e.held = held{candidate: raft.ServerID(req.ID), term: req.Term, last: theirs, since: now}
-	if s.leader == "" && !s.stale {
+	if known && s.leader == "" && !s.stale {
 		return false, false // raft grants it
 	}
 	return true, true
+}
+
+// admit is shown a vote request before raft. Where the candidate is no voter as far as is known here, raft is not told who it is, only its broker, and decides by term and log alone. Whoever asks has a
+// quorum of pre-votes behind it.
+func (e *Elector) admit(req *raft.RequestVoteRequest) {
+	servers := e.raft.GetConfiguration().Configuration().Servers
+	votes := func(s raft.Server) bool { return s.Suffrage == raft.Voter && s.ID == raft.ServerID(req.ID) }
+	if len(req.ID) == 0 || len(servers) == 0 || slices.ContainsFunc(servers, votes) {
+		return
+	}
+	e.leaveField(raft.ServerID(req.ID), req.Term, position{req.LastLogIndex, req.LastLogTerm})
+	req.ID = nil
 }

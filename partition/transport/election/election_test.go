@@ -41,7 +41,9 @@ type replica struct {
 	last     position
 	watchers []func(raft.ServerAddress, bool)
 	handler  func(*raft.RequestPreVoteRequest) (bool, bool)
-	asked    int // pre-votes that this replica was asked for
+	admit    func(*raft.RequestVoteRequest)
+	unknown  raft.ServerID // is in no configuration that this replica has
+	asked    int           // pre-votes that this replica was asked for
 	lose     bool
 	stands   bool     // who loses goes on as a candidate
 	stuck    []uint64 // what Campaign was told
@@ -163,7 +165,9 @@ func (r *replica) GetConfiguration() raft.ConfigurationFuture {
 		return c // it has got nothing yet
 	}
 	for _, o := range r.w.replicas {
-		c = append(c, o.server)
+		if o.server.ID != r.unknown {
+			c = append(c, o.server)
+		}
 	}
 	return c
 }
@@ -191,7 +195,8 @@ func (r *replica) WatchGone(fn func(raft.ServerAddress, bool)) func() {
 func (r *replica) SetPreVoteHandler(fn func(*raft.RequestPreVoteRequest) (bool, bool)) {
 	r.handler = fn
 }
-func (r *replica) LocalAddr() raft.ServerAddress { return r.server.Address }
+func (r *replica) SetVoteHandler(fn func(*raft.RequestVoteRequest)) { r.admit = fn }
+func (r *replica) LocalAddr() raft.ServerAddress                    { return r.server.Address }
 
 // RequestPreVote asks the other replica's Elector, and then does what raft would.
 func (r *replica) RequestPreVote(_ raft.ServerID, to raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
@@ -208,7 +213,7 @@ func (r *replica) RequestPreVote(_ raft.ServerID, to raft.ServerAddress, req *ra
 	granted, answered := o.handler(req)
 	defer r.lock()()
 	if !answered {
-		granted = o.leader == "" && req.Term >= o.term && !o.last.ahead(position{req.LastLogIndex, req.LastLogTerm})
+		granted = o.leader == "" && req.Term >= o.term && !o.last.ahead(position{req.LastLogIndex, req.LastLogTerm}) && (o.unknown != raft.ServerID(req.ID) || o.last == position{})
 	}
 	r.w.note("%s asks %s: %t", r.server.Address, to, granted)
 	resp.Granted, resp.Term = granted, req.Term
@@ -346,6 +351,28 @@ func TestReplicaWithoutConfigurationVotes(t *testing.T) {
 		wantLeaders(t, w, "0", "0", "0") // it has no evidence of its own
 		w.lose(2, 0)
 		leadersWithin(t, w, 2*time.Second, "0", "1", "1")
+	})
+}
+
+// TestReplicaWithAnOlderConfigurationVotes: a voter that has not got the configuration yet in which another one has a vote. Without its own vote there is no quorum.
+func TestReplicaWithAnOlderConfigurationVotes(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.mu.Lock()
+		r := w.replicas[2]
+		r.unknown = w.replicas[1].server.ID
+		r.last.index--
+		w.mu.Unlock()
+		w.kill(0, 1)
+		w.within(t, time.Second, "it is asked several times", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return r.asked > 2 })
+		wantLeaders(t, w, "0", "0", "0") // it has no evidence of its own
+		w.lose(2, 0)
+		leadersWithin(t, w, 2*time.Second, "0", "1", "1")
+		for id, shown := range map[raft.ServerID]bool{r.unknown: false, w.replicas[0].server.ID: true} {
+			req := &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte(id)}, Term: 9}
+			if r.admit(req); (len(req.ID) > 0) != shown {
+				t.Errorf("a request for a vote for %s: raft is told that it is of %q", id, req.ID)
+			}
+		}
 	})
 }
 
@@ -487,11 +514,12 @@ func TestOneAtATime(t *testing.T) {
 			granted, answered bool
 		}{
 			{"2", position{10, 1}, false, true},
-			{"2", position{9, 1}, false, false}, // raft refuses
-			{"9", position{10, 1}, false, false},
+			{"2", position{9, 1}, false, false},  // raft refuses
+			{"9", position{10, 1}, false, false}, // no voter, in no configuration
 			{"2", position{11, 1}, true, true},
 			{"2", position{1, 2}, true, true},
 			{"0", position{11, 1}, false, true}, // so soon after number 2
+			{"9", position{11, 1}, false, true},
 		} {
 			if granted, answered := ask(c.from, c.last); granted != c.granted || answered != c.answered {
 				t.Errorf("%s with %v: granted %t, answered %t", c.from, c.last, granted, answered)
