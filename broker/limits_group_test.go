@@ -3,6 +3,8 @@ package broker_test
 import (
 	"testing"
 
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/broker/api"
 	"github.com/flotilla-log/flotilla/broker/brokertest"
 	pb "github.com/flotilla-log/flotilla/proto/flotilla/v1"
 )
@@ -51,5 +53,37 @@ func TestStaleGenerations(t *testing.T) {
 	}
 	if err := commit(m.Generation, m.MemberId); err != nil {
 		t.Errorf("the right generation: %v", err)
+	}
+}
+
+// A coordinator without a quorum of the metadata group cannot tell whether a partition that it does not know exists: it must not say that it does not.
+func TestCommitWhileMetadataMayLag(t *testing.T) {
+	c := brokertest.Start(t, brokertest.Options{Tune: func(cfg *broker.Config) { cfg.OffsetsPartitions, cfg.OffsetsReplicationFactor = 1, 1 }})
+	c.CreateTopic("t", 1, 3)
+	ctx, cancel := c.Context()
+	defer cancel()
+	on, groups := coordinator(c, "g")
+	commit := func(topic string) error {
+		return second(groups.CommitOffsets(ctx, &pb.CommitOffsetsRequest{Group: "g", Generation: -1,
+			Offsets: []*pb.OffsetCommit{{Topic: topic, Offset: 1, LeaderEpoch: -1}}}))
+	}
+	want := func(what string, err error, code pb.ErrorCode) {
+		t.Helper()
+		if got := brokertest.Detail(err).GetCode(); err == nil || got != code {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := commit("t"); err != nil {
+		t.Fatal(err)
+	}
+	want("an unknown topic", commit("u"), pb.ErrorCode_ERROR_CODE_UNKNOWN_TOPIC_OR_PARTITION)
+	for id := range api.BrokerID(3) {
+		if id+1 != on {
+			c.Crash(id + 1)
+		}
+	}
+	want("an unknown topic, alone", commit("u"), pb.ErrorCode_ERROR_CODE_COORDINATOR_NOT_AVAILABLE)
+	if err := commit("t"); err != nil {
+		t.Errorf("a known topic, alone: %v", err)
 	}
 }
