@@ -49,7 +49,7 @@ func listenLoopback(t *testing.T) net.Listener {
 // TestStopWhileStarting stops a broker at one moment of its start after the other, until the start is through before that. Nothing is left behind: no goroutine, no lock on the
 // data directory, which all of them share.
 func TestStopWhileStarting(t *testing.T) {
-	defer goleak.VerifyNone(t, append(leftByRaft(), goleak.IgnoreCurrent())...)
+	defer goleak.VerifyNone(t, append(left(), goleak.IgnoreCurrent())...)
 	for name, stop := range map[string]func(*Broker){
 		"Shutdown": func(b *Broker) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
