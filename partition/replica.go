@@ -124,7 +124,8 @@ func (r *Replica) openRaft() (err error) {
 		state: r.state, log: r.log, checkpointBytes: r.cfg.Limits.CheckpointBytes,
 		save: r.keeper.save, applied: r.applied, restored: r.keeper.restored, failed: r.fail,
 	}
-	r.group, err = r.cfg.Transport.Group(r.cfg.Group, transport.GroupOptions{ServerID: r.cfg.LocalID, CheckResponse: checkResponse(r.log), Stalled: r.stalled, PayloadSum: r.log.PayloadSum, Load: r.log.GetLog})
+	r.group, err = r.cfg.Transport.Group(r.cfg.Group, transport.GroupOptions{ServerID: r.cfg.LocalID, CheckResponse: checkResponse(r.log), Stalled: r.stalled, PayloadSum: r.log.PayloadSum, Load: r.log.GetLog,
+		HasEntry: r.log.Holds})
 	if err != nil {
 		return err
 	}

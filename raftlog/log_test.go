@@ -303,6 +303,14 @@ func TestSnapshots(t *testing.T) {
 			t.Errorf("create at %d: %v", i, err)
 		}
 	}
+	for _, c := range []struct {
+		index, term uint64
+		there       bool
+	}{{29, 1, true}, {30, 1, true}, {uint64(segs[0].LastIndex) + 1, 1, true}, {uint64(segs[0].LastIndex), 1, false}, {3, 1, false}, {29, 2, false}, {31, 1, false}, {0, 0, false}} {
+		if l.Holds(c.index, c.term) != c.there {
+			t.Errorf("entry %d of term %d: held is not %t", c.index, c.term, c.there)
+		}
+	}
 	if l.Err() != nil {
 		t.Fatal(l.Err())
 	}

@@ -115,6 +115,19 @@ func (s snapshotStore) Create(version raft.SnapshotVersion, index, term uint64, 
 	return &sink{l: s.l, info: info}, nil
 }
 
+// Holds says whether the log has the entry of an index and a term, so that the next one can follow. It is false, too, if that cannot be read.
+func (l *Log) Holds(index, term uint64) bool {
+	first, err := l.FirstIndex()
+	if err != nil || first == 0 || index < first {
+		return false
+	}
+	if last, err := l.LastIndex(); err != nil || index > last {
+		return false
+	}
+	have, _, err := l.stateAt(Index(index))
+	return err == nil && have == term
+}
+
 // mayInstall says whether a leader's checkpoint may replace the log. The caller holds adm.
 func (l *Log) mayInstall(info checkpointInfo) error {
 	if err := l.usable(); err != nil {

@@ -19,7 +19,7 @@ func pair(t *testing.T, opts GroupOptions, change ...func(*Config)) (f *fleet, l
 	f = newFleet(t)
 	a, b := f.start("1", change...), f.start("2", change...)
 	return f, f.group(a, 1, GroupOptions{MaxInflight: opts.MaxInflight, MaxInflightBytes: opts.MaxInflightBytes}),
-		f.group(b, 1, GroupOptions{CheckResponse: opts.CheckResponse, ServerID: opts.ServerID})
+		f.group(b, 1, GroupOptions{CheckResponse: opts.CheckResponse, ServerID: opts.ServerID, HasEntry: opts.HasEntry})
 }
 
 func entry(prev uint64, size int) *raft.AppendEntriesRequest {
@@ -490,6 +490,35 @@ func TestServerID(t *testing.T) {
 func snapshotRequest(size int64) *raft.InstallSnapshotRequest {
 	return &raft.InstallSnapshotRequest{RPCHeader: testHeader("1"), SnapshotVersion: 1, Term: 2, Leader: []byte("1"),
 		Configuration: raft.EncodeConfiguration(raft.Configuration{Servers: servers("1", "2")}), Size: size}
+}
+
+// A snapshot of an entry that the follower has is answered without raft, which would replace the log by it.
+func TestSnapshotOfWhatIsThere(t *testing.T) {
+	_, leader, follower := pair(t, GroupOptions{HasEntry: func(index, term uint64) bool { return index <= 7 && term == 1 }})
+	for _, c := range []struct {
+		index, term uint64
+		there       bool
+	}{{7, 1, true}, {8, 1, false}, {7, 2, false}} {
+		asked := make(chan bool, 1)
+		stop := make(chan struct{})
+		go func() {
+			select {
+			case rpc := <-follower.Consumer():
+				_, _ = io.Copy(io.Discard, rpc.Reader)
+				rpc.Respond(&raft.InstallSnapshotResponse{Term: 2}, nil)
+				asked <- true
+			case <-stop:
+				asked <- false
+			}
+		}()
+		req, resp := snapshotRequest(3), raft.InstallSnapshotResponse{}
+		req.LastLogIndex, req.LastLogTerm = c.index, c.term
+		err := leader.InstallSnapshot("2", "2", req, &resp, strings.NewReader("abc"))
+		close(stop)
+		if byRaft := <-asked; err != nil || resp.Success != c.there || resp.Term != 2 || byRaft == c.there {
+			t.Errorf("entry %d of term %d: %+v, %v, by raft: %t", c.index, c.term, resp, err, byRaft)
+		}
+	}
 }
 
 func TestSnapshotStream(t *testing.T) {

@@ -40,6 +40,9 @@ type GroupOptions struct {
 	PayloadSum func(index uint64, data []byte) (sum uint32, known bool)
 	// Load reads an entry that Defer was called for. It must be there if entries are deferred. What it returns is not kept.
 	Load func(index uint64, out *raft.Log) error
+	// HasEntry tells whether the log holds the entry of an index and a term. A leader's snapshot of such an entry is not given to raft: the answer is that it is there, after which the leader
+	// goes on with what is behind it (Raft paper, figure 13, step 6; hashicorp/raft would replace the log by the snapshot). It may read the disk. Nil: it never does.
+	HasEntry func(index, term uint64) bool
 	// Prompt keeps the group's heartbeats and empty appends from waiting for HeartbeatWindow, on either side, and has followers told of what is committed without waiting for a round of claims, if
 	// TellCommit is called when something was applied.
 	Prompt bool

@@ -1,5 +1,7 @@
 package sim
 
+import "time"
+
 // scenarios are schedules with a name. Each belongs to a bug that was found once, by the simulation, by scripts/chaos or by a test, and would show it again, or
 // to a fault that a change of the write path must survive. The README says which is which.
 // A schedule's place is its seed in TestScenarios, unless it has one: new ones come last.
@@ -155,6 +157,14 @@ var scenarios = []Plan{
 		Step{At: 1035 * milli, Fault: "decommission", Victim: "2", For: 3709 * milli},
 		Step{At: 1208 * milli, Fault: "restart", Victim: "3", For: 506 * milli},
 		Step{At: 1560 * milli, Fault: "delete-down", Victim: "1", For: 143 * milli, Amount: 3})),
+	// A follower whose disk fails syncs has more entries than it could acknowledge, and its leader has nothing before them but a snapshot of one that is there.
+	// So little is written, and for so short a time, that the leader's snapshot is not further on than that.
+	sparse(3010*milli, scenario("snapshot-of-what-is-there", fast,
+		Step{At: 117 * milli, Fault: "fail-sync", Victim: "controller", For: 1386 * milli},
+		Step{At: 1072 * milli, Fault: "mute", Victim: "controller", For: 698 * milli},
+		Step{At: 1886 * milli, Fault: "reset", Victim: "2"},
+		Step{At: 2276 * milli, Fault: "slow-disk", Victim: "leader:0", For: 535 * milli, Amount: 53},
+		Step{At: 2798 * milli, Fault: "isolate", Victim: "controller", For: 1010 * milli})),
 }
 
 // The disks of scenarios: syncs take a fraction of a millisecond, or several.
@@ -165,6 +175,11 @@ var (
 
 func rough(p Plan) Plan {
 	p.RoughStart = true
+	return p
+}
+
+func sparse(window time.Duration, p Plan) Plan {
+	p.Window, p.Pace, p.Absent = window, 12*milli, keyedWork|appendWork|groupWork
 	return p
 }
 
