@@ -24,10 +24,10 @@ func TestDamageFoundWhileReplicating(t *testing.T) {
 	c.fill(10, 300)
 	behind := c.followers()[0]
 	behind.stop()
+	has := c.leader().rep.Status().Bytes
 	c.fill(10, 300)
 	bad := c.leader()
-	bad.disk.Add(vfs.Rule{Op: vfs.OpRead, FlipBit: 8*5000 + 1})
-	behind.start()
+	bad.disk.Add(vfs.Rule{Op: vfs.OpRead, FlipBit: 8*(has+1000) + 1}) // in what the follower lacks, and the leader reads for each try to send it; one was perhaps read before, so it stays away
 	c.eventually("the leader fails", func() bool { return bad.count(EventFailed) == 1 })
 	var damage *raftlog.DamageError
 	if err := bad.rep.Status().Err; !errors.As(err, &damage) || damage.File == "" {
@@ -44,6 +44,7 @@ func TestDamageFoundWhileReplicating(t *testing.T) {
 		t.Errorf("close took %s", d)
 	}
 	bad.rep = nil
+	behind.start()
 	c.fill(1, 10)
 	c.ensureSame()
 }
