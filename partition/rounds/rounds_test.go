@@ -13,7 +13,8 @@ type work chan error
 
 type table struct {
 	*Rounds[int]
-	began chan work // each round as it begins
+	began chan work     // each round as it begins
+	left  time.Duration // that the newest round was given
 	count int
 }
 
@@ -21,6 +22,8 @@ func newTable() *table {
 	w := &table{began: make(chan work, 9)}
 	w.Rounds = New(time.Second, func(ctx context.Context) (int, error) {
 		w.count++
+		deadline, _ := ctx.Deadline()
+		w.left = time.Until(deadline)
 		n, end := w.count, make(work)
 		w.began <- end
 		select {
@@ -86,23 +89,23 @@ func TestNextRoundIsShared(t *testing.T) {
 func TestRoundsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, began := newTable(), time.Now()
-		hangs := w.ask(t.Context())
-		<-w.began
-		time.Sleep(w.limit / 2) // virtual
+		hangs, _ := w.ask(t.Context()), <-w.began
 		waits := w.ask(t.Context())
 		if a := <-hangs; !errors.Is(a.err, context.DeadlineExceeded) || time.Since(began) != w.limit {
 			t.Errorf("the round that hung: %+v after %s", a, time.Since(began))
 		}
 		two := <-w.began
-		time.Sleep(w.limit * 9 / 10)
+		if w.left != w.limit {
+			t.Errorf("the next round was given %s", w.left)
+		}
 		two <- nil
 		if a := <-waits; a != (answer{2, nil}) {
 			t.Errorf("the next: %+v", a)
 		}
 		last := w.ask(t.Context())
 		w.Close()
-		if a := <-last; a.err == nil || time.Since(began) > 2*w.limit {
-			t.Errorf("the round that was closed: %+v", a)
+		if a := <-last; !errors.Is(a.err, context.Canceled) || time.Since(began) != w.limit {
+			t.Errorf("the round that was closed: %+v after %s", a, time.Since(began))
 		}
 		if a := <-w.ask(t.Context()); !errors.Is(a.err, ErrClosed) {
 			t.Errorf("after Close: %+v", a)
