@@ -104,25 +104,31 @@ func (b *Broker) groupError(err error, groupID string) error {
 
 // coordinate returns the group's coordinator if it is here and serves.
 func (b *Broker) coordinate(ctx context.Context, groupID string) (*group.Coordinator, error) {
+	_, c, err := b.coordinating(ctx, groupID)
+	return c, err
+}
+
+// coordinating is coordinate with the replica that the coordinator has its state from.
+func (b *Broker) coordinating(ctx context.Context, groupID string) (*hosted, *group.Coordinator, error) {
 	tp, err := b.coordinatorOf(ctx, groupID)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timing.LeaderWait)
 	defer cancel()
 	for {
 		h, err := b.lead(ctx, tp)
 		if err != nil {
-			return nil, coordinatorError(err, groupID)
+			return nil, nil, coordinatorError(err, groupID)
 		}
 		routes := b.route.wait()
 		if c := h.servingCoordinator(); c != nil {
-			return c, nil
+			return h, c, nil
 		}
 		select {
 		case <-routes:
 		case <-ctx.Done():
-			return nil, api.Errorf(api.CodeCoordinatorNotAvailable, "the coordinator of group %q is starting: try again shortly", groupID)
+			return nil, nil, api.Errorf(api.CodeCoordinatorNotAvailable, "the coordinator of group %q is starting: try again shortly", groupID)
 		}
 	}
 }
@@ -235,38 +241,24 @@ func (b *Broker) checkPartitions(ctx context.Context, offsets []api.OffsetCommit
 
 // FetchOffsets implements api.Groups. The leadership is confirmed, as a coordinator that was cut off may not know yet that there is another.
 func (b *Broker) FetchOffsets(ctx context.Context, groupID string, tps []api.TopicPartition) ([]api.OffsetCommit, error) {
-	c, err := b.coordinate(ctx, groupID)
+	h, c, err := b.coordinating(ctx, groupID)
 	if err != nil {
 		return nil, err
 	}
-	r, term, err := b.coordinatorReplica(ctx, groupID)
+	r := h.open()
+	if r == nil {
+		return nil, coordinatorError(b.apiError(partition.ErrClosed, &h.tp), groupID)
+	}
+	term, err := r.Serving()
 	if err != nil {
-		return nil, coordinatorError(err, groupID)
+		return nil, coordinatorError(b.apiError(err, &h.tp), groupID)
 	}
 	offsets, err := c.FetchOffsets(ctx, groupID, tps)
 	if err != nil {
 		return nil, b.groupError(err, groupID)
 	}
 	if err := b.confirm(ctx, r, term); err != nil {
-		return nil, coordinatorError(b.apiError(err, nil), groupID)
+		return nil, coordinatorError(b.apiError(err, &h.tp), groupID)
 	}
 	return offsets, nil
-}
-
-// coordinatorReplica is the replica that a group's coordinator on this broker has its state from, and the term in which it leads.
-func (b *Broker) coordinatorReplica(ctx context.Context, groupID string) (*partition.Replica, uint64, error) {
-	tp, err := b.coordinatorOf(ctx, groupID)
-	if err != nil {
-		return nil, 0, err
-	}
-	h, err := b.lead(ctx, tp)
-	if err != nil {
-		return nil, 0, err
-	}
-	r := h.open()
-	if r == nil {
-		return nil, 0, b.apiError(partition.ErrClosed, &tp)
-	}
-	term, err := r.Serving()
-	return r, term, b.apiError(err, &tp)
 }

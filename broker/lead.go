@@ -148,7 +148,7 @@ func (h *hosted) report(r *partition.Replica, p *metadata.Partition, done bool) 
 	voters := p.Replicas
 	if !done {
 		voters = committedVoters(r)
-		if len(voters) == 0 || sameVoters(voters, p.Voters) {
+		if len(voters) == 0 || metadata.SameReplicas(voters, p.Voters) {
 			return
 		}
 	}
@@ -170,10 +170,6 @@ func committedVoters(r *partition.Replica) []metadata.Replica {
 		}
 	}
 	return out
-}
-
-func sameVoters(a, b []metadata.Replica) bool {
-	return len(a) == len(b) && !slices.ContainsFunc(a, func(r metadata.Replica) bool { return !slices.Contains(b, r) })
 }
 
 // settled says that the metadata and the Raft configuration agree on everything.

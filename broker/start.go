@@ -211,7 +211,7 @@ func (b *Broker) openMetadata(context.Context) error {
 	}
 	b.node = n
 	b.nodeRef.Store(n)
-	b.closers = append(b.closers, func() { _ = n.Close() })
+	b.closers = append(b.closers, func() { _ = n.Close() }, b.syncs.Close)
 	return nil
 }
 

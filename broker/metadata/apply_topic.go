@@ -234,7 +234,7 @@ func (ch *change) report(r *PartitionReport) bool {
 	next.Leader, next.LeaderEpoch = r.Leader, r.Epoch
 	// A new leader whose metadata lags knows less than the last report did about what is desired.
 	if known := r.Revision > p.Settled || r.Revision == p.Settled && !r.Moving; len(r.Voters) > 0 && known {
-		if !sameReplicas(p.Voters, r.Voters) {
+		if !SameReplicas(p.Voters, r.Voters) {
 			next.Voters = slices.Clone(r.Voters)
 		}
 		if !r.Moving {

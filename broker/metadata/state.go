@@ -291,14 +291,14 @@ func (p *Partition) Surplus(serverID string) bool {
 }
 
 // Moving says that the voters are not (yet) those desired.
-func (p *Partition) Moving() bool { return !sameReplicas(p.Voters, p.Replicas) }
+func (p *Partition) Moving() bool { return !SameReplicas(p.Voters, p.Replicas) }
 
 func contains(list []Replica, serverID string) bool {
 	return slices.ContainsFunc(list, func(r Replica) bool { return r.ServerID == serverID })
 }
 
-// sameReplicas compares as sets.
-func sameReplicas(a, b []Replica) bool {
+// SameReplicas compares as sets.
+func SameReplicas(a, b []Replica) bool {
 	if len(a) != len(b) {
 		return false
 	}

@@ -41,13 +41,15 @@ func (b *batch) add(prompt bool, put func(*encoder)) {
 	}
 	put(&b.e)
 	b.count++
+	if prompt {
+		b.flags |= flagPrompt
+	}
 	switch {
 	case len(b.e.b) >= beatsFrame:
 		if f := b.sealLocked(); f != nil {
 			b.c.post(f)
 		}
 	case prompt:
-		b.flags |= flagPrompt
 		b.c.signal()
 	case b.count == 1:
 		b.timer.Reset(b.c.t.cfg.HeartbeatWindow)

@@ -133,6 +133,7 @@ func (t *Transport) serveSnapshot(nc net.Conn, br *bufio.Reader, from raft.Serve
 		t.log.Warn("refused a snapshot", "peer", from, "group", h.group, "error", err)
 		answer <- errorFrame(h, codeRaft, 0, err.Error())
 	} else if g := t.group(h.group); g != nil && g.meant(h.target) && g.opts.HasEntry != nil && g.opts.HasEntry(req.LastLogIndex, req.LastLogTerm) {
+		// What a snapshot covers is committed, so the leader counts nothing new by this.
 		answer <- encodeReply(h, &raft.InstallSnapshotResponse{RPCHeader: g.header(), Term: req.Term, Success: true})
 	} else {
 		s := newServed(h, req, len(payload), answerChan(answer))
